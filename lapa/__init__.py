@@ -1,0 +1,1 @@
+"""Latent actions from game video."""

@@ -1,0 +1,140 @@
+"""Checkpoints: plain tensors and containers, written whole or not at all, read without unpickling code.
+
+A checkpoint is a dict with ``kind``, ``version``, ``config`` (plain), ``format`` (what the model sees of a
+frame), ``model`` (weights), ``step``, ``metrics``, ``split`` (episode names) and, while training,
+``optimizer``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lapa.config import Config, config_from_dict, config_to_dict
+from lapa.data.files import atomic_file
+from lapa.data.frames import FrameFormat
+from lapa.device import pick_device
+from lapa.errors import CheckpointError, ConfigError
+from lapa.model import LatentActionModel
+
+KIND = "lapa.latent_action_model"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with what is needed to use and to judge it.
+
+    Attributes:
+        model: in eval mode, on the device asked for.
+        config: the run's configuration.
+        split: episode names by split, as the run dealt them.
+        step: optimizer steps taken.
+        metrics: the validation metrics at that step.
+        digest: first 16 hexadecimal digits of the file's SHA-256.
+        path: where it was read.
+    """
+
+    model: LatentActionModel
+    config: Config
+    split: dict[str, list[str]]
+    step: int
+    metrics: dict[str, float]
+    digest: str
+    path: Path
+
+
+def save_checkpoint(
+    path: Path,
+    model: LatentActionModel,
+    config: Config,
+    *,
+    split: dict[str, list[str]],
+    step: int,
+    metrics: dict[str, float],
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Writes a checkpoint atomically. Without ``optimizer`` it is small, and training cannot go on from it."""
+    state = {
+        "kind": KIND,
+        "version": VERSION,
+        "config": config_to_dict(config),
+        "format": model.format.to_dict(),
+        "model": model.state_dict(),
+        "split": split,
+        "step": step,
+        "metrics": metrics,
+    }
+    if optimizer is not None:
+        state["optimizer"] = optimizer.state_dict()
+    with atomic_file(path) as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Checkpoint:
+    """Reads a checkpoint written by :func:`save_checkpoint`.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, of another project or version, or its plugins are missing.
+    """
+    path = Path(path)
+    target = pick_device(device) if isinstance(device, str) else device
+    state = _read(path)
+    try:
+        config = config_from_dict(state["config"])
+        model = LatentActionModel(config.model, FrameFormat(**state["format"]))
+        model.load_state_dict(state["model"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its configuration does not fit this installation: {error}") from None
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: is damaged or of another version of lapa ({reason}); train again") from None
+    layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    return Checkpoint(
+        model=model.to(target, memory_format=layout).eval().requires_grad_(False),
+        config=config,
+        split=state.get("split", {}),
+        step=state["step"],
+        metrics=state.get("metrics", {}),
+        digest=file_digest(path),
+        path=path,
+    )
+
+
+def load_model(path: str | Path, device: str | torch.device = "auto") -> LatentActionModel:
+    """The trained model alone, in eval mode and without gradients.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`.
+    """
+    return load_checkpoint(path, device).model
+
+
+def file_digest(path: Path) -> str:
+    """First 16 hexadecimal digits of a file's SHA-256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint; train one with `lapa train`") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path}: is a folder; name the file in it, such as {path / 'best.pt'}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        raise CheckpointError(f"{path}: not a checkpoint, or a cut one; train again or name another file") from None
+    if not isinstance(state, dict) or state.get("kind") != KIND:
+        raise CheckpointError(f"{path}: not a checkpoint of lapa; name one written by `lapa train`")
+    if state.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: has checkpoint version {state.get('version')}, this lapa reads {VERSION}; "
+            "install the lapa that wrote it, or train again"
+        )
+    return state

@@ -1,0 +1,327 @@
+"""The configuration of a run: what can be set, its defaults, and how presets, files and overrides are merged.
+
+The defaults are the reference model's; a preset says where it differs. Facts known only at run time, such as
+the frame size, are no options: they are measured on the recording.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from lapa import registry
+from lapa.errors import ConfigError, RegistryError
+
+DEFAULT_PRESET = "breakout"
+PLUGIN_SECTIONS: dict[str, registry.Registry[Any]] = {
+    "encoder": registry.encoders,
+    "quantizer": registry.quantizers,
+    "conditioner": registry.conditioners,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which recordings, and what the model sees of them.
+
+    Attributes:
+        root: folder of recorded episodes.
+        store: file of the packed store; by default inside ``root``.
+        color: ``grey`` (ITU-R 601 luma) or ``rgb``.
+        downsample: k x k pixels become one.
+        preload: keep all prepared frames in memory.
+        split: shares of the episodes for training, validation and test.
+        split_seed: seed of the deal.
+    """
+
+    root: str = "bulk_videos"
+    store: str | None = None
+    color: Literal["grey", "rgb"] = "grey"
+    downsample: int = 1
+    preload: bool = False
+    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    split_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """``channels``: widths of the frame encoder after each halving; the upsampler mirrors them."""
+
+    channels: tuple[int, ...] = (64, 128, 256, 512, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The parts of the model.
+
+    Attributes:
+        latent_dim: D, the width of the latent and of a code vector.
+        tokens: pool the latent grid to so many tokens; 0 keeps the grid.
+        encoder: name and options of the encoder.
+        quantizer: name and options of the quantizer.
+        conditioner: name and options of the conditioner.
+        decoder: its widths.
+    """
+
+    latent_dim: int = 128
+    tokens: int = 0
+    encoder: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "conv"})
+    quantizer: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "vq"})
+    conditioner: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "film"})
+    decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms.
+
+    Attributes:
+        reconstruction: of the squared error.
+        quantizer: of the quantizer's own loss.
+        motion: extra weight of changed pixels in the squared error, at the start of training.
+        motion_end: the same at its end; between them the weight falls geometrically.
+        motion_threshold: a pixel has changed when it differs by more than this, on a scale of 0 to 1.
+    """
+
+    reconstruction: float = 1.0
+    quantizer: float = 1.0
+    motion: float = 0.0
+    motion_end: float = 0.0
+    motion_threshold: float = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how fast, and what is kept.
+
+    Attributes:
+        out: the run's folder.
+        steps: optimizer steps.
+        max_minutes: stop after so long, the schedules compressed to fit; null sets no limit.
+        batch_size: pairs per step.
+        optimizer: ``adam`` or ``adamw``.
+        learning_rate: at the start.
+        final_learning_rate: at the end; a cosine lies between them.
+        warmup: share of the training over which the learning rate rises from zero.
+        weight_decay: of the optimizer.
+        clip_norm: gradients are scaled down to this norm.
+        reseed_every: steps between re-seedings of unused codes.
+        reseed_until: share of the training after which codes are left alone.
+        log_every: steps between lines of metrics.
+        validate_every: steps between validations.
+        checkpoint_every: steps between the checkpoints that are kept.
+        device: ``auto`` takes CUDA where there is some.
+        precision: ``auto`` takes bf16 where the hardware has it.
+        channels_last: memory layout of the convolutions.
+        num_workers: processes that read and prepare batches; 0 reads in the training process.
+        seed: of weights, batches and re-seedings.
+    """
+
+    out: str = "checkpoints/latent_action"
+    steps: int = 100_000
+    max_minutes: float | None = None
+    batch_size: int = 32
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 3e-4
+    final_learning_rate: float = 1e-4
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    reseed_every: int = 10_000
+    reseed_until: float = 1.0
+    log_every: int = 50
+    validate_every: int = 1_000
+    checkpoint_every: int = 10_000
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    num_workers: int = 0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All of a run's configuration."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("lapa") / "presets"
+    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
+
+
+def load_config(preset: str | None = None, file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The defaults, then the preset, then the file, then the dotted overrides; checked all the way down.
+
+    Args:
+        preset: one of :func:`presets`; :data:`DEFAULT_PRESET` if None.
+        file: a YAML file that says what differs from the preset.
+        overrides: ``dotted.key=value``, in order.
+
+    Raises:
+        ConfigError: an unknown key, preset or option, a wrong type, or an impossible value.
+    """
+    preset = preset or DEFAULT_PRESET
+    if preset not in presets():
+        raise ConfigError(f"unknown preset '{preset}'; known: {', '.join(presets())}")
+    merged = _merge(OmegaConf.structured(Config), _read_yaml(resources.files("lapa") / "presets" / f"{preset}.yaml"))
+    if file is not None:
+        merged = _merge(merged, _read_yaml(file), where=f"{file}: ")
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"override '{override}' is not of the form dotted.key=value")
+        try:
+            merged = _merge(merged, OmegaConf.from_dotlist([override]), at=key)
+        except YAMLError:
+            raise ConfigError(f"{key}: the value in '{override}' is not valid YAML; quote it") from None
+    return _finish(merged)
+
+
+def config_from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of :func:`config_to_dict`, as strict as :func:`load_config`.
+
+    Raises:
+        ConfigError: as :func:`load_config`.
+    """
+    return _finish(_merge(OmegaConf.structured(Config), OmegaConf.create(values)))
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Plain dicts, lists and scalars, for checkpoints and YAML."""
+    plain = OmegaConf.to_container(OmegaConf.create(dataclasses.asdict(config)))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config)))
+
+
+def plugin_config(members: registry.Registry[Any], section: dict[str, Any]) -> Any:
+    """The plugin's own ``Config`` from its section, checked by the class that the section names.
+
+    Raises:
+        ConfigError: an option the class does not have, or a wrong type.
+        RegistryError: the name is unknown or unusable.
+    """
+    options = {key: value for key, value in section.items() if key != "name"}
+    schema = OmegaConf.structured(members.get(section["name"]).Config)
+    path = f"model.{members.role}"
+    for key, value in options.items():
+        schema = _merge(schema, OmegaConf.create({key: value}), where=f"{path}.", at=key)
+    return _to_object(schema, f"{path}: ")
+
+
+def _finish(merged: DictConfig) -> Config:
+    """Checks values and plugin sections, and fills the sections with their plugins' defaults."""
+    config: Config = _to_object(merged, "")
+    sections = {}
+    for role, members in PLUGIN_SECTIONS.items():
+        section = getattr(config.model, role)
+        if not isinstance(section.get("name"), str):
+            raise ConfigError(f"model.{role}.name: give one of {', '.join(members.names())}")
+        try:
+            options = plugin_config(members, section)
+        except RegistryError as error:
+            raise ConfigError(f"model.{role}.name: {error}") from error
+        sections[role] = {"name": section["name"], **dataclasses.asdict(options)}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sections))
+    _check_values(config)
+    return config
+
+
+def _merge(base: DictConfig, changes: Any, *, where: str = "", at: str = "") -> DictConfig:
+    """Merges changes; an error names where they come from and the dotted key."""
+    base = _drop_foreign_options(base, changes)
+    try:
+        merged = OmegaConf.merge(base, changes)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or at
+        raise ConfigError(f"{where}{key}: {_first_line(error)}") from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _drop_foreign_options(base: DictConfig, changes: Any) -> DictConfig:
+    """Lets one word swap a plugin: options the base set for the old one stay only if the new one has them too."""
+    if not (isinstance(changes, DictConfig) and "model" in base and isinstance(changes.get("model"), DictConfig)):
+        return base
+    values: Any = OmegaConf.to_container(base)
+    for role, members in PLUGIN_SECTIONS.items():
+        section = changes.model.get(role)
+        name = section.get("name") if isinstance(section, DictConfig) else None
+        if not isinstance(name, str) or name == values["model"][role].get("name") or name not in members.names():
+            continue  # an unknown name is reported by _finish, with its dotted path
+        known = {field.name for field in dataclasses.fields(members.get(name).Config)} | {"name"}
+        values["model"][role] = {key: value for key, value in values["model"][role].items() if key in known}
+    rebuilt = OmegaConf.merge(OmegaConf.structured(Config), values)
+    assert isinstance(rebuilt, DictConfig)
+    return rebuilt
+
+
+def _read_yaml(path: Any) -> Any:
+    try:
+        values = OmegaConf.create(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, DictConfig):
+        raise ConfigError(f"{path}: a configuration is a mapping such as 'training: {{steps: 100}}'")
+    return values
+
+
+def _to_object(config: DictConfig, where: str) -> Any:
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}{getattr(error, 'full_key', '') or ''}: {_first_line(error)}") from None
+    except ValueError as error:  # raised by a plugin Config's own checks
+        raise ConfigError(f"{where}{error}") from None
+
+
+def _check_values(config: Config) -> None:
+    data, model, loss, training = config.data, config.model, config.loss, config.training
+    checks = {
+        "data.downsample: must be at least 1": data.downsample >= 1,
+        "data.split: must be three positive shares that sum to 1": min(data.split) > 0
+        and abs(sum(data.split) - 1) < 1e-6,
+        "model.latent_dim: must be at least 1": model.latent_dim >= 1,
+        "model.tokens: must be 0 (keep the grid) or more": model.tokens >= 0,
+        "model.decoder.channels: needs at least one positive width": bool(model.decoder.channels)
+        and min(model.decoder.channels) > 0,
+        "loss: weights must not be negative": min(dataclasses.astuple(loss)) >= 0,
+        "training.steps: must be at least 1": training.steps >= 1,
+        "training.batch_size: must be at least 2 (batch norm)": training.batch_size >= 2,
+        "training.max_minutes: must be positive, or null for no limit": training.max_minutes is None
+        or training.max_minutes > 0,
+        "training.clip_norm: must be positive": training.clip_norm > 0,
+        "training.learning_rate: must be positive": training.learning_rate > 0,
+        "training.final_learning_rate: must not be negative": training.final_learning_rate >= 0,
+        "training.warmup: must be a share in [0, 1)": 0 <= training.warmup < 1,
+        "training: *_every must be at least 1": min(
+            training.reseed_every, training.log_every, training.validate_every, training.checkpoint_every
+        )
+        >= 1,
+    }
+    for message, holds in checks.items():
+        if not holds:
+            raise ConfigError(message)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,96 @@
+"""What an encoder, a quantizer and a conditioner must do.
+
+Shape legend, used throughout the project:
+
+    B batch    C channels (1 grey, 3 RGB)    H W frame    D latent width    h w latent grid
+    K codes    F decoder width
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """What a quantizer returns.
+
+    Attributes:
+        latent: (B, D, h, w), what the decoder gets; gradients pass through to the encoder.
+        codes: (B, h, w) int64 in ``[0, num_codes)``, or None when the latent is continuous.
+        loss: scalar, the quantizer's own weighted loss.
+        metrics: detached scalars worth logging.
+    """
+
+    latent: Tensor
+    codes: Tensor | None
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Encoder(nn.Module, ABC):
+    """Maps two frames to a latent grid.
+
+    Subclasses take ``(config, *, channels, latent_dim)`` and carry a frozen dataclass ``Config``.
+    """
+
+    Config: ClassVar[type[Any]]
+
+    @abstractmethod
+    def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        """Latent grid ``(h, w)`` for frames of ``(H, W)``, known before any data is seen."""
+
+    @abstractmethod
+    def forward(self, current: Tensor, next: Tensor) -> Tensor:
+        """(B, C, H, W) float twice -> (B, D, h, w)."""
+
+
+class Quantizer(nn.Module, ABC):
+    """Maps latents to discrete codes and back.
+
+    Subclasses take ``(config, *, latent_dim)`` and carry a frozen dataclass ``Config``.
+    """
+
+    Config: ClassVar[type[Any]]
+
+    @property
+    @abstractmethod
+    def num_codes(self) -> int | None:
+        """K, or None when the latent is continuous."""
+
+    @property
+    @abstractmethod
+    def bits(self) -> float:
+        """Nominal bits per grid position, ``log2(K)``; ``inf`` when the latent is continuous."""
+
+    @abstractmethod
+    def forward(self, latent: Tensor) -> Quantized:
+        """(B, D, h, w) float -> :class:`Quantized`."""
+
+    @abstractmethod
+    def codes_to_latent(self, codes: Tensor) -> Tensor:
+        """(B, h, w) int64 -> the (B, D, h, w) that ``forward`` gave for them."""
+
+    def reseed_unused(self, latent: Tensor) -> int:
+        """Moves codes that went unused since the last call onto encodings from ``latent`` (B, D, h, w).
+
+        Returns how many moved. Quantizers whose codes cannot die keep this default.
+        """
+        return 0
+
+
+class Conditioner(nn.Module, ABC):
+    """Lets the latent action steer the decoder's features.
+
+    Subclasses take ``(config, *, features, latent_dim)`` and carry a frozen dataclass ``Config``.
+    """
+
+    Config: ClassVar[type[Any]]
+
+    @abstractmethod
+    def forward(self, features: Tensor, latent: Tensor) -> Tensor:
+        """(B, F, h, w) and (B, D, h', w'), any h' w' down to 1 x 1 -> (B, F, h, w)."""

@@ -1,0 +1,1 @@
+"""Recorded episodes on disk, packed frames, and the pairs drawn from them."""

@@ -1,0 +1,97 @@
+"""Pixel conversion: uint8 RGB at rest and in environments, float channels-first in [0, 1] in the model.
+
+No other file converts pixels. ``prepare`` fixes what the model sees (colour, size) and stays uint8, so that
+prepared frames are small, exact, and equal wherever they are made; ``to_float`` runs on the model's device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+
+from lapa.errors import DataError
+
+# ITU-R BT.601 luma in 16-bit fixed point; the same integers that Pillow's convert("L") uses.
+LUMA = (19595, 38470, 7471)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFormat:
+    """What a model sees of a recorded frame.
+
+    Attributes:
+        height: rows of a recorded frame.
+        width: columns of a recorded frame.
+        color: ``"grey"`` (ITU-R 601 luma, C = 1) or ``"rgb"`` (C = 3).
+        downsample: k replaces each k x k block by its mean; what does not fill a block at the edge is cut.
+    """
+
+    height: int
+    width: int
+    color: str = "grey"
+    downsample: int = 1
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return 1 if self.color == "grey" else 3
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(H, W)`` of the prepared frame."""
+        return self.height // self.downsample, self.width // self.downsample
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for checkpoints and JSON."""
+        return dataclasses.asdict(self)
+
+
+def read_png(path: Path) -> np.ndarray:
+    """The picture at ``path`` as (H, W, 3) uint8 RGB, whatever mode it was saved in.
+
+    Raises:
+        DataError: the file is missing, cut, or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a picture; record it again or delete the file") from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError on broken PNG chunks
+        raise DataError(f"{path}: cannot be read ({error}); record it again or delete the file") from None
+
+
+def prepare(frames: Tensor, format: FrameFormat) -> Tensor:
+    """(N, H, W, 3) uint8 RGB -> (N, C, H', W') uint8 as the model wants them, on the same device.
+
+    Raises:
+        DataError: the frames are not uint8 RGB of the format's size.
+    """
+    if frames.dtype != torch.uint8 or tuple(frames.shape[1:]) != (format.height, format.width, 3):
+        raise DataError(
+            f"frames are {tuple(frames.shape[1:])} {str(frames.dtype).removeprefix('torch.')}, "
+            f"but the model wants ({format.height}, {format.width}, 3) uint8; "
+            "use raw RGB frames of the size it was trained on"
+        )
+    if format.color == "grey":
+        red, green, blue = frames.int().unbind(-1)
+        luma = (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 0x8000) >> 16
+        channels = luma[:, None]  # (N, 1, H, W)
+    else:
+        channels = frames.movedim(-1, 1)  # (N, 3, H, W)
+    if format.downsample > 1:
+        means = F.avg_pool2d(channels.float(), format.downsample)
+        channels = (means + 0.5).floor()
+    return channels.to(torch.uint8).contiguous()
+
+
+def to_float(frames: Tensor) -> Tensor:
+    """uint8 in [0, 255] -> float32 in [0, 1], same shape, on the same device."""
+    return frames.float() / 255.0

@@ -1,0 +1,49 @@
+"""The convolution blocks that encoders and the decoder share, and the arithmetic of their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """The grid ``(h, w)`` left of ``(H, W)`` after so many :func:`down_block`; 210 x 160 and 5 give 7 x 5."""
+    height, width = size
+    for _ in range(times):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height, width
+
+
+def down_block(before: int, after: int) -> nn.Sequential:
+    """Halves height and width, rounding up. Kernel 3: kernel 4 would round down and turn 210 into 6, not 7."""
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Upsampler(nn.Module):
+    """Transposed convolutions that undo :func:`halved` exactly: each layer is told the size it must return.
+
+    Args:
+        widths: channels before, between and after the layers.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:-1])
+
+    def forward(self, x: Tensor, frame_size: tuple[int, int]) -> Tensor:
+        """(B, widths[0], h, w) -> (B, widths[-1], H, W), where ``(H, W)`` is ``frame_size``."""
+        depth = len(self.convs)
+        for index, conv in enumerate(self.convs):
+            size = halved(frame_size, depth - 1 - index)
+            x = conv(x, output_size=list(size))
+            if index < depth - 1:
+                x = self.norms[index](x).relu_()
+        return x

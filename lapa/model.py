@@ -1,0 +1,139 @@
+"""The latent action model.
+
+    current ─┬─────────────► frame encoder ─► features ─► conditioner ─► upsampler ─► predicted next
+             │                                               ▲
+             └─► encoder ─► latent grid ─► quantizer ─► codes ┘
+    next ──────►
+
+The encoder sees both frames; the decoder sees only the current one and the quantized latent. There is no skip
+connection, so all that changes between the frames must come through the codes.
+
+Shapes: B batch, C channels (1 grey, 3 RGB), H W frame, D latent width, h w latent grid, K codes, F decoder width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lapa import registry
+from lapa.config import ModelConfig, plugin_config
+from lapa.contracts import Conditioner, Encoder, Quantized, Quantizer
+from lapa.data.frames import FrameFormat, to_float
+from lapa.layers import Upsampler, down_block
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOutput:
+    """What one forward pass gives.
+
+    Attributes:
+        prediction: (B, C, H, W) float, the next frame as the decoder draws it; not clipped to [0, 1].
+        encoding: (B, D, h, w) float, the latent before quantization.
+        quantized: the latent after it, the codes, and the quantizer's loss.
+    """
+
+    prediction: Tensor
+    encoding: Tensor
+    quantized: Quantized
+
+
+class LatentActionModel(nn.Module):
+    """Encoder -> quantizer -> conditioned decoder, each picked by name from ``config``.
+
+    Args:
+        config: the model's section of a run's configuration.
+        format: what it sees of a frame; fixes C, H and W.
+
+    Raises:
+        ConfigError: a plugin's section is wrong.
+        RegistryError: a plugin's name is.
+    """
+
+    def __init__(self, config: ModelConfig, format: FrameFormat) -> None:
+        super().__init__()
+        self.config = config
+        self.format = format
+        self.encoder = _build(registry.encoders, config.encoder, channels=format.channels, latent_dim=config.latent_dim)
+        grid = self.encoder.grid(format.size)
+        self.pool = TokenPool(config.latent_dim, config.tokens, grid) if config.tokens else None
+        self.grid: tuple[int, int] = (1, config.tokens) if config.tokens else grid
+        self.quantizer = _build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
+        self.decoder = Decoder(config, format)
+
+    @property
+    def bits(self) -> float:
+        """Nominal bits per transition."""
+        return self.grid[0] * self.grid[1] * self.quantizer.bits
+
+    def forward(self, current: Tensor, next: Tensor) -> ModelOutput:
+        """(B, C, H, W) float in [0, 1] twice -> :class:`ModelOutput`."""
+        encoding = self.encode(current, next)
+        quantized = self.quantizer(encoding)
+        return ModelOutput(self.decoder(current, quantized.latent), encoding, quantized)
+
+    def encode(self, current: Tensor, next: Tensor) -> Tensor:
+        """(B, C, H, W) float in [0, 1] twice -> the (B, D, h, w) latent before quantization."""
+        latent = self.encoder(current, next)
+        return self.pool(latent) if self.pool else latent
+
+    def decode(self, current: Tensor, codes: Tensor) -> Tensor:
+        """(B, C, H, W) float and (B, h, w) codes -> the next frame (B, C, H, W) float."""
+        return self.decoder(current, self.quantizer.codes_to_latent(codes))
+
+    @torch.inference_mode()
+    def label(self, current: Tensor, next: Tensor) -> Tensor:
+        """Codes (B, h, w) int64 of prepared (B, C, H, W) uint8 frames; see :func:`lapa.extraction.label`."""
+        codes = self.quantizer(self.encode(to_float(current), to_float(next))).codes
+        if codes is None:
+            raise TypeError("the quantizer is continuous: its latents have no codes to label with")
+        return codes
+
+
+class Decoder(nn.Module):
+    """Draws the next frame from the current one and the latent; the frame returns to its size by transposed convolutions."""
+
+    def __init__(self, config: ModelConfig, format: FrameFormat) -> None:
+        super().__init__()
+        widths = (format.channels, *config.decoder.channels)
+        self.frame_size = format.size
+        self.frame_encoder = nn.Sequential(*(down_block(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.conditioner = _build(
+            registry.conditioners, config.conditioner, features=widths[-1], latent_dim=config.latent_dim
+        )
+        self.upsampler = Upsampler((*reversed(config.decoder.channels), format.channels))
+
+    def forward(self, current: Tensor, latent: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, D, h, w) -> (B, C, H, W)."""
+        features = self.conditioner(self.frame_encoder(current), latent)  # (B, F, h, w)
+        return self.upsampler(features, self.frame_size)
+
+
+class TokenPool(nn.Module):
+    """Pools a latent grid to n tokens: each is a learnt weighting of places (attention pooling).
+
+    Few tokens force the codes to say what was done rather than what is seen.
+    """
+
+    def __init__(self, latent_dim: int, num_tokens: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.positions = nn.Parameter(0.02 * torch.randn(latent_dim, *grid))
+        self.scores = nn.Conv2d(latent_dim, num_tokens, 1)
+        self.values = nn.Conv2d(latent_dim, num_tokens * latent_dim, 1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, D, 1, n)."""
+        latent = latent + self.positions
+        weights = self.scores(latent).flatten(2).softmax(-1)  # (B, n, h*w)
+        values = self.values(latent).flatten(2).unflatten(1, (self.num_tokens, -1))  # (B, n, D, h*w)
+        tokens = (values * weights[:, :, None]).sum(-1)  # (B, n, D)
+        return tokens.transpose(1, 2)[:, :, None]
+
+
+def _build(members: registry.Registry[Any], section: dict[str, Any], **facts: Any) -> Any:
+    cls = members.get(section["name"])
+    return cls(plugin_config(members, section), **facts)

@@ -1,0 +1,55 @@
+"""A residual encoder: each halving is followed by residual blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from lapa.contracts import Encoder
+from lapa.layers import down_block, halved
+
+
+class ResidualEncoder(Encoder):
+    """Strided convolutions with residual blocks between them (He et al. 2016, section 3.2)."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """``channels``: the width after each halving; ``num_blocks``: residual blocks after each."""
+
+        channels: tuple[int, ...] = (32, 64, 128, 256, 256)
+        num_blocks: int = 1
+
+    def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
+        super().__init__()
+        widths = (2 * channels, *config.channels)
+        self.depth = len(config.channels)
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers.append(down_block(before, after))
+            layers.extend(ResidualBlock(after) for _ in range(config.num_blocks))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], latent_dim, 1))
+
+    def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        return halved(frame_size, self.depth)
+
+    def forward(self, current: Tensor, next: Tensor) -> Tensor:
+        return self.layers(torch.cat([current, next], dim=1))  # (B, 2C, H, W) -> (B, D, h, w)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions added to their input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.body(x))

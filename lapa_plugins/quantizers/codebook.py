@@ -1,0 +1,86 @@
+"""What the quantizers with an explicit codebook share: nearest codes, usage, re-seeding."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lapa.contracts import Quantizer
+
+
+class CodebookQuantizer(Quantizer):
+    """A table of K code vectors of width D; each encoding becomes its nearest one.
+
+    ``used`` counts how often each code was chosen since the last re-seeding. The first training batch
+    spreads the codes over real encodings, so that none starts where no encoding ever comes.
+    """
+
+    codebook: Tensor
+    used: Tensor
+    started: Tensor
+
+    def __init__(self, num_codes: int, latent_dim: int) -> None:
+        super().__init__()
+        self._num_codes = num_codes
+        self.register_buffer("used", torch.zeros(num_codes, dtype=torch.int64))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def num_codes(self) -> int:
+        return self._num_codes
+
+    @property
+    def bits(self) -> float:
+        return math.log2(self.num_codes)
+
+    def codes_to_latent(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self.codebook).movedim(-1, 1)  # (B, h, w) -> (B, D, h, w)
+
+    def nearest(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distances (N, K) of encodings (N, D) to all codes, less each encoding's own norm, and the argmin (N,)."""
+        distances = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
+        return distances, distances.argmin(1)
+
+    @torch.no_grad()
+    def start_from(self, flat: Tensor) -> None:
+        """On the first training batch, puts every code on an encoding (N, D) drawn from it."""
+        if not self.started:
+            self._move(torch.arange(self.num_codes, device=flat.device), flat)
+            self.started.fill_(True)
+
+    @torch.no_grad()
+    def reseed_unused(self, latent: Tensor) -> int:
+        unused = (self.used == 0).nonzero().squeeze(1)
+        if len(unused):
+            self._move(unused, flatten(latent.float()))
+        self.used.zero_()
+        return len(unused)
+
+    def _move(self, which: Tensor, flat: Tensor) -> None:
+        """Puts the codes ``which`` on encodings drawn from ``flat`` (N, D)."""
+        drawn = torch.randint(len(flat), (len(which),), device=flat.device)
+        self.codebook[which] = flat[drawn].to(self.codebook.dtype)
+
+    @torch.no_grad()
+    def usage_metrics(self, codes: Tensor) -> dict[str, Tensor]:
+        """Counts flat ``codes`` (N,) into ``used`` while training; perplexity and number of codes of this batch."""
+        counts = torch.bincount(codes, minlength=self.num_codes)
+        if self.training:
+            self.used += counts
+        share = counts / counts.sum()
+        perplexity = torch.special.entr(share).sum().exp()
+        return {"perplexity": perplexity, "codes_used": (counts > 0).sum()}
+
+
+def flatten(latent: Tensor) -> Tensor:
+    """(B, D, h, w) -> (B*h*w, D)."""
+    return latent.movedim(1, -1).flatten(0, 2)
+
+
+def unflatten(flat: Tensor, like: Tensor) -> Tensor:
+    """(B*h*w, ...) -> (B, h, w, ...) on the grid of ``like`` (B, D, h, w)."""
+    batch, _, rows, columns = like.shape
+    return flat.unflatten(0, (batch, rows, columns))

@@ -1,0 +1,78 @@
+"""Vector quantization with a codebook that follows the encodings by moving averages."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lapa.contracts import Quantized
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, flatten, unflatten
+
+
+class EmaQuantizer(CodebookQuantizer):
+    """Codes are moving averages of the encodings they win (van den Oord et al. 2017, appendix A.1)."""
+
+    counts: Tensor
+    sums: Tensor
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """Options of ``ema``.
+
+        Attributes:
+            num_codes: K.
+            commitment: weight of the term that moves encodings to codes.
+            decay: of the moving averages, per training step.
+            smoothing: Laplace smoothing of the counts, so that a rare code is never divided by zero.
+        """
+
+        num_codes: int = 256
+        commitment: float = 0.25
+        decay: float = 0.99
+        smoothing: float = 1e-5
+
+    def __init__(self, config: Config, *, latent_dim: int) -> None:
+        super().__init__(config.num_codes, latent_dim)
+        self.config = config
+        codebook = torch.randn(config.num_codes, latent_dim) / math.sqrt(latent_dim)
+        self.register_buffer("codebook", codebook)
+        self.register_buffer("counts", torch.ones(config.num_codes))
+        self.register_buffer("sums", codebook.clone())
+
+    def forward(self, latent: Tensor) -> Quantized:
+        with torch.autocast(latent.device.type, enabled=False):
+            latent = latent.float()
+            flat = flatten(latent)
+            if self.training:
+                self.start_from(flat.detach())
+            _, codes = self.nearest(flat)
+            chosen = F.embedding(codes, self.codebook)  # a copy: the update below must not change it
+            loss = self.config.commitment * F.mse_loss(flat, chosen)
+            quantized = flat + (chosen - flat).detach()
+            if self.training:
+                self._follow(flat.detach(), codes)
+        return Quantized(
+            latent=unflatten(quantized, latent).movedim(-1, 1),
+            codes=unflatten(codes, latent),
+            loss=loss,
+            metrics=self.usage_metrics(codes),
+        )
+
+    @torch.no_grad()
+    def _follow(self, flat: Tensor, codes: Tensor) -> None:
+        counts = torch.bincount(codes, minlength=self.num_codes).to(flat.dtype)
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, flat)
+        self.counts.lerp_(counts, 1 - self.config.decay)
+        self.sums.lerp_(sums, 1 - self.config.decay)
+        total = self.counts.sum()
+        smoothed = (self.counts + self.config.smoothing) / (total + self.num_codes * self.config.smoothing) * total
+        self.codebook.copy_(self.sums / smoothed[:, None])
+
+    def _move(self, which: Tensor, flat: Tensor) -> None:
+        super()._move(which, flat)
+        self.counts[which] = 1.0
+        self.sums[which] = self.codebook[which]

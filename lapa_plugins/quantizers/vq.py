@@ -1,0 +1,70 @@
+"""Vector quantization with a codebook learnt by gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lapa.contracts import Quantized
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, flatten, unflatten
+
+
+class VectorQuantizer(CodebookQuantizer):
+    """Straight-through vector quantization (van den Oord et al. 2017, equation 3).
+
+    The entropy term raises the entropy of the mean assignment and lowers that of each single one. It is
+    computed from soft assignments, since an argmin has no gradient (Yu et al. 2023, equation 6).
+    """
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """Options of ``vq``.
+
+        Attributes:
+            num_codes: K.
+            codebook: weight of the term that moves codes to encodings.
+            commitment: weight of the term that moves encodings to codes.
+            entropy: weight of the codebook entropy term; 0 leaves it out.
+            temperature: softness of the assignments in the entropy term, in units of squared distance.
+        """
+
+        num_codes: int = 256
+        codebook: float = 1.0
+        commitment: float = 0.25
+        entropy: float = 0.0
+        temperature: float = 1.0
+
+    def __init__(self, config: Config, *, latent_dim: int) -> None:
+        super().__init__(config.num_codes, latent_dim)
+        self.config = config
+        self.codebook = nn.Parameter(torch.randn(config.num_codes, latent_dim) / math.sqrt(latent_dim))
+
+    def forward(self, latent: Tensor) -> Quantized:
+        with torch.autocast(latent.device.type, enabled=False):
+            latent = latent.float()
+            flat = flatten(latent)
+            if self.training:
+                self.start_from(flat.detach())
+            distances, codes = self.nearest(flat)
+            chosen = F.embedding(codes, self.codebook)
+            loss = self.config.codebook * F.mse_loss(chosen, flat.detach())
+            loss = loss + self.config.commitment * F.mse_loss(flat, chosen.detach())
+            if self.config.entropy:
+                loss = loss + self.config.entropy * self._entropy_loss(distances)
+            quantized = flat + (chosen - flat).detach()
+        return Quantized(
+            latent=unflatten(quantized, latent).movedim(-1, 1),
+            codes=unflatten(codes, latent),
+            loss=loss,
+            metrics=self.usage_metrics(codes),
+        )
+
+    def _entropy_loss(self, distances: Tensor) -> Tensor:
+        soft = torch.softmax(-distances / self.config.temperature, dim=1)  # (N, K)
+        each = torch.special.entr(soft).sum(1).mean()
+        mean = torch.special.entr(soft.mean(0)).sum()
+        return each - mean
