@@ -95,8 +95,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Ch
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: is damaged or of another version of lapa ({reason}); train again") from None
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    model.to(target).to(memory_format=layout)  # type: ignore[call-overload]
     return Checkpoint(
-        model=model.to(target, memory_format=layout).eval().requires_grad_(False),
+        model=model.eval().requires_grad_(False),
         config=config,
         split=state.get("split", {}),
         step=state["step"],

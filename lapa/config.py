@@ -52,9 +52,19 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """``channels``: widths of the frame encoder after each halving; the upsampler mirrors them."""
+    """How the next frame is drawn.
+
+    Attributes:
+        channels: widths of the frame encoder after each halving.
+        up_channels: widths before each doubling back; by default the mirror image of ``channels``.
+        positions: add a learnt bias for each place of the grid to the conditioned features.
+        mean_frame: add the mean training frame to what is drawn, so that training starts from the still scene.
+    """
 
     channels: tuple[int, ...] = (64, 128, 256, 512, 512)
+    up_channels: tuple[int, ...] | None = None
+    positions: bool = False
+    mean_frame: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +239,7 @@ def plugin_config(members: registry.Registry[Any], section: dict[str, Any]) -> A
 def _finish(merged: DictConfig) -> Config:
     """Checks values and plugin sections, and fills the sections with their plugins' defaults."""
     config: Config = _to_object(merged, "")
-    sections = {}
+    sections: dict[str, Any] = {}
     for role, members in PLUGIN_SECTIONS.items():
         section = getattr(config.model, role)
         if not isinstance(section.get("name"), str):
@@ -305,6 +315,13 @@ def _check_values(config: Config) -> None:
         "model.decoder.channels: needs at least one positive width": bool(model.decoder.channels)
         and min(model.decoder.channels) > 0,
         "loss: weights must not be negative": min(dataclasses.astuple(loss)) >= 0,
+        "model.decoder.up_channels: needs one width for each of model.decoder.channels, and the same last one first": (
+            model.decoder.up_channels is None
+            or (
+                len(model.decoder.up_channels) == len(model.decoder.channels)
+                and model.decoder.up_channels[0] == model.decoder.channels[-1]
+            )
+        ),
         "training.steps: must be at least 1": training.steps >= 1,
         "training.batch_size: must be at least 2 (batch norm)": training.batch_size >= 2,
         "training.max_minutes: must be positive, or null for no limit": training.max_minutes is None

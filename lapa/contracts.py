@@ -75,6 +75,13 @@ class Quantizer(nn.Module, ABC):
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """(B, h, w) int64 -> the (B, D, h, w) that ``forward`` gave for them."""
 
+    def margin(self, latent: Tensor) -> Tensor | None:
+        """How far each latent can move before its code changes: (B, D, h, w) -> (B, h, w), a lower bound >= 0.
+
+        Labelling uses it to find latents so near a border that rounding could decide. None means unknown.
+        """
+        return None
+
     def reseed_unused(self, latent: Tensor) -> int:
         """Moves codes that went unused since the last call onto encodings from ``latent`` (B, D, h, w).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -34,9 +35,14 @@ class Upsampler(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
+            nn.ConvTranspose2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:-1])
+
+    def start_small(self) -> None:
+        """Lets the last layer begin near zero."""
+        nn.init.normal_(self.convs[-1].weight, std=0.01)  # type: ignore[arg-type]
+        nn.init.zeros_(self.convs[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, frame_size: tuple[int, int]) -> Tensor:
         """(B, widths[0], h, w) -> (B, widths[-1], H, W), where ``(H, W)`` is ``frame_size``."""

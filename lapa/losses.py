@@ -11,7 +11,9 @@ from lapa.config import LossConfig
 from lapa.model import ModelOutput
 
 
-def loss_terms(output: ModelOutput, current: Tensor, next: Tensor, config: LossConfig, progress: float) -> dict[str, Tensor]:
+def loss_terms(
+    output: ModelOutput, current: Tensor, next: Tensor, config: LossConfig, progress: float
+) -> dict[str, Tensor]:
     """The unweighted terms of one batch: scalars by name.
 
     Args:

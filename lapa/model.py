@@ -14,6 +14,7 @@ Shapes: B batch, C channels (1 grey, 3 RGB), H W frame, D latent width, h w late
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 
 from lapa import registry
 from lapa.config import ModelConfig, plugin_config
-from lapa.contracts import Conditioner, Encoder, Quantized, Quantizer
-from lapa.data.frames import FrameFormat, to_float
-from lapa.layers import Upsampler, down_block
+from lapa.contracts import Quantized
+from lapa.data.frames import FrameFormat
+from lapa.layers import Upsampler, down_block, halved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,32 +85,40 @@ class LatentActionModel(nn.Module):
         """(B, C, H, W) float and (B, h, w) codes -> the next frame (B, C, H, W) float."""
         return self.decoder(current, self.quantizer.codes_to_latent(codes))
 
-    @torch.inference_mode()
-    def label(self, current: Tensor, next: Tensor) -> Tensor:
-        """Codes (B, h, w) int64 of prepared (B, C, H, W) uint8 frames; see :func:`lapa.extraction.label`."""
-        codes = self.quantizer(self.encode(to_float(current), to_float(next))).codes
-        if codes is None:
-            raise TypeError("the quantizer is continuous: its latents have no codes to label with")
-        return codes
-
 
 class Decoder(nn.Module):
-    """Draws the next frame from the current one and the latent; the frame returns to its size by transposed convolutions."""
+    """Draws the next frame from the current one and the latent.
+
+    The frame goes through its own convolutions, the conditioner mixes the latent in, and transposed convolutions
+    bring it back to its exact size.
+    """
+
+    mean_frame: Tensor | None
 
     def __init__(self, config: ModelConfig, format: FrameFormat) -> None:
         super().__init__()
         widths = (format.channels, *config.decoder.channels)
         self.frame_size = format.size
-        self.frame_encoder = nn.Sequential(*(down_block(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.frame_encoder = nn.Sequential(*(down_block(a, b) for a, b in itertools.pairwise(widths)))
         self.conditioner = _build(
             registry.conditioners, config.conditioner, features=widths[-1], latent_dim=config.latent_dim
         )
-        self.upsampler = Upsampler((*reversed(config.decoder.channels), format.channels))
+        grid = halved(format.size, len(config.decoder.channels))
+        self.positions = nn.Parameter(torch.zeros(widths[-1], *grid)) if config.decoder.positions else None
+        self.upsampler = Upsampler((*(config.decoder.up_channels or widths[:0:-1]), format.channels))
+        # Not the current frame: all that differs from the still scene must come through the bottleneck.
+        mean = torch.zeros(format.channels, *format.size) if config.decoder.mean_frame else None
+        self.register_buffer("mean_frame", mean)
+        if mean is not None:
+            self.upsampler.start_small()
 
     def forward(self, current: Tensor, latent: Tensor) -> Tensor:
         """(B, C, H, W) and (B, D, h, w) -> (B, C, H, W)."""
         features = self.conditioner(self.frame_encoder(current), latent)  # (B, F, h, w)
-        return self.upsampler(features, self.frame_size)
+        if self.positions is not None:
+            features = features + self.positions
+        drawn = self.upsampler(features, self.frame_size)
+        return drawn if self.mean_frame is None else drawn + self.mean_frame
 
 
 class TokenPool(nn.Module):

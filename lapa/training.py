@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from lapa.errors import ConfigError, TrainingError
 from lapa.evaluation.reconstruction import psnr_db, squared_errors
 from lapa.losses import loss_terms, loss_weights, weighted_sum
 from lapa.model import LatentActionModel
+from lapa.progress import notify as print_line
+from lapa.progress import progress_bar
 from lapa.tracking import JsonlTracker
 
 MAX_NON_FINITE = 10
@@ -51,7 +54,7 @@ class TrainingSummary:
     metrics: dict[str, float]
 
 
-def train(config: Config, store: FrameStore, notify: Callable[[str], None] = print) -> TrainingSummary:
+def train(config: Config, store: FrameStore, notify: Callable[[str], None] = print_line) -> TrainingSummary:
     """Trains a model on the store's training episodes.
 
     Writes into ``config.training.out``: ``config.yaml``, ``metrics.jsonl``, ``best.pt`` (lowest validation
@@ -74,7 +77,10 @@ def train(config: Config, store: FrameStore, notify: Callable[[str], None] = pri
     val_set = make_dataset(store, split["val"], format, preload=config.data.preload)
     sampler = PairSampler(len(train_set), options.batch_size, options.seed)
 
-    model = make_model(config, format).to(device, memory_format=layout)
+    model = make_model(config, format)
+    if model.decoder.mean_frame is not None:
+        model.decoder.mean_frame.copy_(train_set.mean_frame())
+    model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, options)
     weights = loss_weights(config.loss)
 
@@ -91,7 +97,7 @@ def train(config: Config, store: FrameStore, notify: Callable[[str], None] = pri
     best_metrics: dict[str, float] = {}
     non_finite = 0
     step = 0
-    with JsonlTracker(out / "metrics.jsonl") as tracker, progress_bar(options) as bar:
+    with JsonlTracker(out / "metrics.jsonl") as tracker, training_bar(options) as bar:
         for batch in batches(train_set, sampler, options.num_workers):
             progress = clock.progress(step)
             set_learning_rate(optimizer, options, progress)
@@ -268,14 +274,16 @@ def validate(model: LatentActionModel, dataset: PairDataset, options: TrainingCo
     }
 
 
-def progress_bar(options: TrainingConfig) -> tqdm:
+def training_bar(options: TrainingConfig) -> tqdm[Any]:
     """Counts steps, or seconds where there is a time limit."""
     if options.max_minutes is None:
-        return tqdm(total=options.steps, desc="train", unit="step")
-    return tqdm(total=100, desc="train", unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
+        return progress_bar(total=options.steps, desc="train", unit="step")
+    return progress_bar(
+        total=100, desc="train", unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    )
 
 
-def update_bar(bar: tqdm, clock: Clock, step: int, logged: dict[str, float]) -> None:
+def update_bar(bar: tqdm[Any], clock: Clock, step: int, logged: dict[str, float]) -> None:
     """Shows loss, PSNR and codes in use."""
     done = step if bar.total == clock.steps else 100 * clock.progress(step)
     bar.update(done - bar.n)

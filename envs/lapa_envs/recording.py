@@ -10,10 +10,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from lapa.data.episodes import TRUTH_FILE, Truth, write_truth
 from lapa.errors import DataError
+from lapa.progress import progress_bar
 from lapa_envs.policies import BreakoutPlayer, Policy, RandomPolicy
 
 # Fast and still small: Breakout frames are flat areas of nine colours.
@@ -56,7 +56,7 @@ def record(
     out.mkdir(parents=True, exist_ok=True)
     first = 1 + max((int(p.name) for p in out.iterdir() if p.name.isdecimal()), default=-1)
     folders = []
-    with tqdm(total=episodes, desc="record", unit="episode") as bar:
+    with progress_bar(total=episodes, desc="record", unit="episode") as bar:
         for i in range(episodes):
             rng = np.random.default_rng(seed + i)
             share = i / max(episodes - 1, 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lapa.data.frames import FrameFormat, prepare
+from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.errors import DataError
 
@@ -81,10 +81,24 @@ class PairDataset(Dataset[Pairs]):
 
     def __getitem__(self, index: Any) -> Pairs:
         starts = self.starts[np.atleast_1d(np.asarray(index))]
-        frames = self._frames(np.concatenate([starts, starts + 1]))  # (2B, C, H, W)
+        # Neighbouring pairs share a frame: read and prepare each only once.
+        wanted, rows = np.unique(np.concatenate([starts, starts + 1]), return_inverse=True)
+        frames = self._frames(wanted)[torch.from_numpy(rows)]  # (2B, C, H, W)
         return Pairs(*frames.chunk(2))
 
     __getitems__ = __getitem__
+
+    def mean_frame(self, sample: int = 2048) -> Tensor:
+        """(C, H, W) float in [0, 1], the mean of at most so many frames at even distances."""
+        chosen = self.starts[np.linspace(0, len(self) - 1, min(sample, len(self))).astype(int)]
+        parts = [to_float(self._frames(part)).sum(0) for part in np.array_split(chosen, max(len(chosen) // 64, 1))]
+        return torch.stack(parts).sum(0) / len(chosen)
+
+    def where(self, index: int) -> str:
+        """Where a pair was recorded: ``<episode>/<n>.png``, its first frame."""
+        start = int(self.starts[index])
+        episode = next(episode for episode in self.episodes if episode.start <= start < episode.stop)
+        return f"{episode.name}/{episode.numbers[start - episode.start]}.png"
 
     def _frames(self, indices: np.ndarray) -> Tensor:
         if self._prepared is not None:

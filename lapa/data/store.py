@@ -22,12 +22,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import zstandard
-from tqdm import tqdm
 
 from lapa.data.episodes import TRUTH_FILE, Truth, list_episodes, read_episode
 from lapa.data.files import atomic_file
 from lapa.data.frames import read_png
 from lapa.errors import DataError
+from lapa.progress import notify as print_line
+from lapa.progress import progress_bar
 
 MAGIC = b"LAPA\x00\x00\x00\x01"
 ZSTD_LEVEL = 3
@@ -59,9 +60,15 @@ class StoredEpisode:
         """(P,) int64 store indices of each frame that is followed by the very next one: no pair crosses a gap."""
         return self.start + np.flatnonzero(np.diff(self.numbers) == 1)
 
-    def step(self, pair_starts: np.ndarray) -> np.ndarray:
-        """Row in the per-step truth arrays of each pair of this episode."""
+    def step_rows(self, pair_starts: np.ndarray) -> np.ndarray:
+        """Row in the per-step truth of each pair; ``row`` and ``row + 1`` are its rows in the per-frame truth."""
         return self.numbers[pair_starts - self.start] - self.numbers[0]
+
+    def actions(self, pair_starts: np.ndarray) -> np.ndarray:
+        """(P,) int64, the true action of each pair, -1 where the recording does not tell."""
+        if self.truth.actions is None:
+            return np.full(len(pair_starts), -1, dtype=np.int64)
+        return self.truth.actions[self.step_rows(pair_starts)].astype(np.int64)
 
 
 class StoreWriter:
@@ -90,7 +97,7 @@ class StoreWriter:
         before, start = self._file.tell(), len(self._lengths)
         try:
             for frame in frames:
-                block = frame if isinstance(frame, bytes) else self._compressor.compress(np.ascontiguousarray(frame))
+                block = frame if isinstance(frame, bytes) else self._compressor.compress(frame.tobytes())
                 self._file.write(block)
                 self._lengths.append(len(block))
         except DataError:
@@ -109,14 +116,11 @@ class StoreWriter:
             **self.header,
         }
         index = io.BytesIO()
-        np.savez_compressed(
-            index,
-            header=np.array(json.dumps(header)),
-            lengths=np.array(self._lengths, dtype=np.uint32),
-            numbers=np.concatenate([e.numbers for e in self.episodes]),
-            **{f"extra/{name}": array for name, array in self.extra.items()},
-            **arrays,
-        )
+        arrays |= {f"extra/{name}": array for name, array in self.extra.items()}
+        arrays["header"] = np.array(json.dumps(header))
+        arrays["lengths"] = np.array(self._lengths, dtype=np.uint32)
+        arrays["numbers"] = np.concatenate([e.numbers for e in self.episodes])
+        np.savez_compressed(index, **arrays)  # type: ignore[arg-type]
         position = self._file.tell()
         self._file.write(index.getbuffer())
         self._file.write(struct.pack("<Q", position) + MAGIC)
@@ -194,7 +198,7 @@ class FrameStore:
         return {"path": self.path}  # a worker process maps the file anew
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        FrameStore.__init__(self, state["path"])  # noqa: PLC2801
+        FrameStore.__init__(self, state["path"])
 
 
 def fingerprint(root: Path, names: Iterable[str]) -> str:
@@ -212,7 +216,7 @@ def fingerprint(root: Path, names: Iterable[str]) -> str:
 
 
 def open_store(
-    root: Path, path: Path | None = None, *, strict: bool = False, notify: Callable[[str], None] = print
+    root: Path, path: Path | None = None, *, strict: bool = False, notify: Callable[[str], None] = print_line
 ) -> FrameStore:
     """The packed store of the recordings under ``root``, built first if it is missing or the source has changed.
 
@@ -250,7 +254,7 @@ def pack(
     """Builds the store at ``path`` from the named episodes; see :func:`open_store`."""
     frame_size = usual_frame_size(root, names)
     skipped: list[str] = []
-    with store_writer(path, frame_size) as writer, tqdm(names, desc="pack", unit="episode") as bar:
+    with store_writer(path, frame_size) as writer, progress_bar(iterable=names, desc="pack", unit="episode") as bar:
         for name in bar:
             try:
                 episode = read_episode(root, name)
@@ -260,7 +264,7 @@ def pack(
                 if strict:
                     raise
                 skipped.append(str(error))
-                bar.write(f"left out: {error}")
+                notify(f"left out: {error}")
         if not writer.episodes:
             raise DataError(f"{root}: no usable episode among {len(names)}; the first problem: {skipped[0]}")
         writer.header = {"fingerprint": fingerprint, "skipped": skipped}

@@ -58,9 +58,7 @@ def sine_positions(x: Tensor) -> Tensor:
     width, rows, columns = x.shape[1:]
     quarter = width // 4
     frequency = math.pi * torch.exp2(torch.arange(quarter, device=x.device) * (5.0 / max(quarter - 1, 1)))
-    angles = [
-        ((torch.arange(count, device=x.device) + 0.5) / count)[:, None] * frequency for count in (rows, columns)
-    ]
+    angles = [((torch.arange(count, device=x.device) + 0.5) / count)[:, None] * frequency for count in (rows, columns)]
     row, column = (torch.cat([angle.sin(), angle.cos()], dim=1).T for angle in angles)  # (F/2, h) and (F/2, w)
     grid = torch.cat([row[:, :, None].expand(-1, -1, columns), column[:, None, :].expand(-1, rows, -1)])
     return grid.to(x.dtype)

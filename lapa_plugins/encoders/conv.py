@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class ConvEncoder(Encoder):
         widths = (2 * channels, *config.channels)
         self.depth = len(config.channels)
         self.layers = nn.Sequential(
-            *(down_block(a, b) for a, b in zip(widths, widths[1:], strict=False)),
+            *(down_block(a, b) for a, b in itertools.pairwise(widths)),
             nn.Conv2d(widths[-1], latent_dim, 1),
         )
 

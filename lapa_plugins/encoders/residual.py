@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class ResidualEncoder(Encoder):
         widths = (2 * channels, *config.channels)
         self.depth = len(config.channels)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers.append(down_block(before, after))
             layers.extend(ResidualBlock(after) for _ in range(config.num_blocks))
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], latent_dim, 1))

@@ -40,9 +40,15 @@ class CodebookQuantizer(Quantizer):
         return F.embedding(codes, self.codebook).movedim(-1, 1)  # (B, h, w) -> (B, D, h, w)
 
     def nearest(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distances (N, K) of encodings (N, D) to all codes, less each encoding's own norm, and the argmin (N,)."""
+        """Squared distances (N, K) of encodings (N, D) to codes, less each encoding's own norm; their argmin."""
         distances = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
         return distances, distances.argmin(1)
+
+    def margin(self, latent: Tensor) -> Tensor:
+        # By the triangle inequality, half the gap between the nearest and the second nearest code.
+        flat = flatten(latent)
+        nearest = torch.cdist(flat, self.codebook.to(flat.dtype)).topk(2, dim=1, largest=False).values
+        return unflatten((nearest[:, 1] - nearest[:, 0]) / 2, latent)
 
     @torch.no_grad()
     def start_from(self, flat: Tensor) -> None:
@@ -55,7 +61,7 @@ class CodebookQuantizer(Quantizer):
     def reseed_unused(self, latent: Tensor) -> int:
         unused = (self.used == 0).nonzero().squeeze(1)
         if len(unused):
-            self._move(unused, flatten(latent.float()))
+            self._move(unused, full_precision(flatten(latent)))
         self.used.zero_()
         return len(unused)
 
@@ -78,6 +84,11 @@ class CodebookQuantizer(Quantizer):
 def flatten(latent: Tensor) -> Tensor:
     """(B, D, h, w) -> (B*h*w, D)."""
     return latent.movedim(1, -1).flatten(0, 2)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """At least single precision: distances between near codes drown in half precision."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def unflatten(flat: Tensor, like: Tensor) -> Tensor:

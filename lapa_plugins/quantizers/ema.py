@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lapa.contracts import Quantized
-from lapa_plugins.quantizers.codebook import CodebookQuantizer, flatten, unflatten
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, flatten, full_precision, unflatten
 
 
 class EmaQuantizer(CodebookQuantizer):
@@ -45,8 +45,7 @@ class EmaQuantizer(CodebookQuantizer):
 
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
-            latent = latent.float()
-            flat = flatten(latent)
+            flat = full_precision(flatten(latent))
             if self.training:
                 self.start_from(flat.detach())
             _, codes = self.nearest(flat)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa.contracts import Quantized
-from lapa_plugins.quantizers.codebook import CodebookQuantizer, flatten, unflatten
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, flatten, full_precision, unflatten
 
 
 class VectorQuantizer(CodebookQuantizer):
@@ -45,8 +45,7 @@ class VectorQuantizer(CodebookQuantizer):
 
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
-            latent = latent.float()
-            flat = flatten(latent)
+            flat = full_precision(flatten(latent))
             if self.training:
                 self.start_from(flat.detach())
             distances, codes = self.nearest(flat)

@@ -1,0 +1,50 @@
+# make demo    the whole way once, on real Breakout, in about ten minutes on two cores
+# make test    the tests, against the installed package
+# make check   the linters and the type checker
+# make format  rewrites the code in the house format
+# make bench   measures storage, loading, training and labelling
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SOURCES := setup.cfg pyproject.toml constraints.txt README.md $(shell find lapa lapa_plugins envs checkpoints/pretrained -type f -not -name '*.pyc')
+
+.PHONY: demo test check format bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/lapa demo
+
+test: $(VENV)/.tested
+	$(BIN)/pytest
+
+check: $(VENV)/.checked
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.checked
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	$(BIN)/python scripts/benchmark.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Not editable: what runs is the package as users get it.
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	$(PIP) .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(PIP) ".[test]"
+	touch $@
+
+$(VENV)/.checked: $(VENV)/.installed
+	$(PIP) ".[dev]"
+	touch $@

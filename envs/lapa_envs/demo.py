@@ -1,0 +1,84 @@
+"""The whole way once, on real Breakout: record, pack, train, extract, evaluate, label live."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from lapa.checkpoint import load_checkpoint
+from lapa.cli import DEFAULT_DATASET
+from lapa.config import load_config
+from lapa.data.files import write_text
+from lapa.data.store import FrameStore, open_store
+from lapa.errors import DataError
+from lapa.evaluation.evaluate import evaluate
+from lapa.evaluation.report import format_table, read_history, summary_rows, write_report
+from lapa.extraction import LatentActionDataset, extract
+from lapa.progress import notify
+from lapa.training import train
+from lapa_envs.atari import make_env
+from lapa_envs.live import label_live
+from lapa_envs.recording import record
+
+LIVE_STEPS = 200
+
+
+def run(data: Path, preset: str, episodes: int, max_steps: int, run_folder: Path, report: Path) -> None:
+    """Runs each part, or says that what it would make is there already.
+
+    Args:
+        data: folder of recorded episodes.
+        preset: what to train.
+        episodes: how many to record if ``data`` does not exist.
+        max_steps: an episode is cut after so many.
+        run_folder: folder of the training run.
+        report: folder of the report.
+
+    Raises:
+        LapaError: any part's own errors.
+    """
+    notify("1/6 record")
+    if data.is_dir() and any(data.iterdir()):
+        notify(f"reusing the episodes in {data}; delete the folder to record anew")
+    else:
+        record(make_env(), data, episodes=episodes, max_steps=max_steps)
+    notify("2/6 pack")
+    store = open_store(data)
+    notify("3/6 train")
+    best = run_folder / "best.pt"
+    done = run_folder / "done.json"
+    config = load_config(preset, overrides=[f"data.root={data}", f"training.out={run_folder}"])
+    stamp = {"preset": preset, "data": store.header["fingerprint"]}
+    if best.exists() and done.exists() and json.loads(done.read_text()) == stamp:
+        notify(f"reusing {best}; delete {run_folder} to train anew")
+    else:
+        done.unlink(missing_ok=True)
+        train(config, store)
+        write_text(done, json.dumps(stamp))
+    checkpoint = load_checkpoint(best)
+    notify("4/6 extract")
+    dataset = Path(DEFAULT_DATASET)
+    if is_extracted(dataset, checkpoint.digest, store):
+        notify(f"reusing {dataset}; delete it to extract anew")
+    else:
+        extract(checkpoint, store, dataset)
+    notify("5/6 evaluate")
+    evaluation = evaluate(checkpoint, store)
+    path = write_report(report, checkpoint, evaluation, read_history(run_folder / "metrics.jsonl"))
+    notify("6/6 label live")
+    steps, rate = label_live(make_env(), best, "scripted", LIVE_STEPS, seed=1000)
+    grids = Counter(str(step["latent_action"]) for step in steps)
+    print(f"labelled {len(steps)} live steps at {rate:.0f} steps/s: {len(grids)} different code grids")
+    print()
+    print(format_table(summary_rows(evaluation.metrics)))
+    print(f"\nreport: {path}")
+
+
+def is_extracted(path: Path, digest: str, store: FrameStore) -> bool:
+    """Whether the dataset at ``path`` was made from this checkpoint and these frames."""
+    try:
+        dataset = LatentActionDataset(path)
+    except DataError:
+        return False
+    return dataset.header["checkpoint"] == digest and len(dataset.store) == len(store)

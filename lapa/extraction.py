@@ -1,0 +1,189 @@
+"""Recorded frames -> the latent-action dataset, one self-contained file.
+
+The file is a packed store (each frame once) whose index also holds, for each pair of consecutive frames, the
+index of its first frame (``pair_starts``) and its codes (``codes``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from lapa.checkpoint import Checkpoint
+from lapa.config import config_to_dict
+from lapa.data.frames import FrameFormat
+from lapa.data.pairs import PairDataset
+from lapa.data.store import FrameStore, store_writer
+from lapa.errors import CheckpointError, DataError
+from lapa.labelling import Labeller
+from lapa.progress import notify as print_line
+from lapa.progress import progress_bar
+
+KIND = "latent_actions"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractionSummary:
+    """What an extraction wrote: the file, how many pairs, and at what rate."""
+
+    path: Path
+    num_pairs: int
+    pairs_per_second: float
+
+
+class Transition(NamedTuple):
+    """One pair with its latent action; a batch of them collates field by field.
+
+    Attributes:
+        current: (H, W, 3) uint8 RGB.
+        code: (h, w) codes in the narrowest unsigned type.
+        next: (H, W, 3) uint8 RGB.
+        action: the true action, or -1 where the recording does not tell.
+    """
+
+    current: np.ndarray
+    code: np.ndarray
+    next: np.ndarray
+    action: int
+
+
+class EpisodeTransitions(NamedTuple):
+    """A whole episode: its frames (N, H, W, 3), and for each of its P pairs the frame it starts at, code and action."""
+
+    frames: np.ndarray
+    starts: np.ndarray
+    codes: np.ndarray
+    actions: np.ndarray
+
+
+def check_format(checkpoint: Checkpoint, frame_size: tuple[int, int]) -> FrameFormat:
+    """The checkpoint's frame format.
+
+    Raises:
+        CheckpointError: it was trained on frames of another size.
+    """
+    format = checkpoint.model.format
+    if (format.height, format.width) != frame_size:
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained on frames of {format.height} x {format.width}, "
+            f"these are {frame_size[0]} x {frame_size[1]}; train on this recording, or name another checkpoint"
+        )
+    return format
+
+
+def extract(
+    checkpoint: Checkpoint,
+    store: FrameStore,
+    out: Path,
+    *,
+    batch_size: int = 64,
+    notify: Callable[[str], None] = print_line,
+) -> ExtractionSummary:
+    """Labels every pair of a store and writes the latent-action dataset to ``out``, atomically.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit the frames.
+    """
+    format = check_format(checkpoint, store.frame_size)
+    labeller = Labeller(checkpoint.model)
+    started = time.monotonic()
+    codes, starts, actions = [], [], []
+    with store_writer(out, store.frame_size) as writer:
+        total = sum(len(episode.pair_starts()) for episode in store.episodes)
+        with progress_bar(total=total, desc="extract", unit="pair") as bar:
+            for episode in store.episodes:
+                blocks = (store.block(i) for i in range(episode.start, episode.stop))
+                writer.add(episode.name, episode.numbers, episode.truth, blocks)
+                if not len(episode.pair_starts()):
+                    continue
+                pairs = PairDataset(store, [episode], format)
+                for batch in label_pairs(labeller, pairs, batch_size):
+                    codes.append(batch)
+                    bar.update(len(batch))
+                starts.append(pairs.starts)
+                actions.append(episode.actions(pairs.starts))
+        num_codes = checkpoint.model.quantizer.num_codes
+        assert num_codes is not None
+        writer.extra = {
+            "codes": np.concatenate(codes).astype(np.min_scalar_type(num_codes - 1)),
+            "pair_starts": np.concatenate(starts),
+            "actions": np.concatenate(actions),
+        }
+        writer.header = {
+            "kind": KIND,
+            "checkpoint": checkpoint.digest,
+            "config": config_to_dict(checkpoint.config),
+            "split": checkpoint.split,
+            "num_codes": num_codes,
+            "grid": checkpoint.model.grid,
+        }
+    rate = total / (time.monotonic() - started)
+    notify(f"extracted {total} latent actions into {out} ({rate:.0f} pairs/s)")
+    return ExtractionSummary(out, total, rate)
+
+
+def label_pairs(labeller: Labeller, pairs: PairDataset, batch_size: int = 64) -> Iterator[np.ndarray]:
+    """Codes of all pairs in order, in batches (B, h, w) int64."""
+    for first in range(0, len(pairs), batch_size):
+        batch = pairs[range(first, min(first + batch_size, len(pairs)))]
+        yield labeller(batch.current, batch.next).cpu().numpy()
+
+
+class LatentActionDataset(Dataset[Transition]):
+    """Reads what :func:`extract` wrote: transitions by number, or whole episodes by name.
+
+    Args:
+        path: the dataset's file.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds no latent actions.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.store = FrameStore(Path(path))
+        self.header: dict[str, Any] = self.store.header
+        if self.header.get("kind") != KIND:
+            raise DataError(f"{path}: is a packed store without latent actions; make one with `lapa extract`")
+        self.codes: np.ndarray = self.store.extra["codes"]  # (P, h, w)
+        self.actions: np.ndarray = self.store.extra["actions"]  # (P,), -1 where unknown
+        self._starts = self.store.extra["pair_starts"]
+
+    @property
+    def episodes(self) -> list[str]:
+        """Names of the episodes."""
+        return [episode.name for episode in self.store.episodes]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, index: int) -> Transition:
+        start = int(self._starts[index])
+        return Transition(
+            current=self.store.frame(start).copy(),
+            code=self.codes[index],
+            next=self.store.frame(start + 1).copy(),
+            action=int(self.actions[index]),
+        )
+
+    def episode(self, name: str) -> EpisodeTransitions:
+        """One whole episode.
+
+        Raises:
+            KeyError: no episode of that name.
+        """
+        for episode in self.store.episodes:
+            if episode.name == name:
+                inside = (self._starts >= episode.start) & (self._starts < episode.stop)
+                return EpisodeTransitions(
+                    frames=self.store.frames(range(episode.start, episode.stop)),
+                    starts=self._starts[inside] - episode.start,
+                    codes=self.codes[inside],
+                    actions=self.actions[inside],
+                )
+        raise KeyError(f"no episode '{name}'; there are {', '.join(self.episodes)}")
