@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -22,6 +23,9 @@ DEFAULT_DATASET = "latent_actions.lapa"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 130 interrupted."""
+    # Before torch is imported: OpenMP threads that spin while they wait cost a tenfold slowdown as soon as another
+    # program wants a core, and gain a tenth when none does.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(prog="lapa", description="Latent actions from game video.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_train, add_extract, add_evaluate, add_doctor):

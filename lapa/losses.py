@@ -24,15 +24,20 @@ def loss_terms(
         progress: share of the training that is done, in [0, 1].
     """
     motion = motion_weight(config, progress)
-    return {
-        "reconstruction": reconstruction_loss(output.prediction, current, next, motion, config.motion_threshold),
+    changed = (next - current).abs() > config.motion_threshold
+    terms = {
+        "reconstruction": weighted_squared_error(output.prediction, next, changed, motion),
         "quantizer": output.quantized.loss,
     }
+    if output.change is not None:
+        terms["change"] = weighted_squared_error(output.change, next - current, changed, motion)
+    return terms
 
 
 def loss_weights(config: LossConfig) -> dict[str, float]:
     """The weight of each term."""
-    return {"reconstruction": config.reconstruction, "quantizer": config.quantizer}
+    weights = {"reconstruction": config.reconstruction, "quantizer": config.quantizer}
+    return weights | {"change": config.change} if config.change else weights
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -49,14 +54,14 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> T
     return torch.stack([weights[name] * terms[name] for name in terms]).sum()
 
 
-def reconstruction_loss(prediction: Tensor, current: Tensor, next: Tensor, motion: float, threshold: float) -> Tensor:
+def weighted_squared_error(prediction: Tensor, target: Tensor, changed: Tensor, motion: float) -> Tensor:
     """Mean squared error in which a changed pixel weighs ``1 + motion``.
 
     The ball is 8 of 33,600 pixels: without the weight, a model that never draws it loses nothing.
     """
-    error = (prediction.float() - next).square()
+    error = (prediction.float() - target).square()
     if motion:
-        error = torch.where((next - current).abs() > threshold, error * (1 + motion), error)
+        error = torch.where(changed, error * (1 + motion), error)
     return error.mean()
 
 

@@ -90,10 +90,10 @@ def summary_rows(metrics: dict[str, float]) -> list[tuple[str, str, str]]:
             )
         )
     if "elements/bricks/accuracy" in metrics:
-        against = f"copying {percent('elements/bricks/copy_accuracy')}"
+        against = f"copying {100 * metrics['elements/bricks/copy_accuracy']:.2f} %"
         if "elements/bricks/changed_accuracy" in metrics:
             against += f"; of bricks just broken {percent('elements/bricks/changed_accuracy')}, copying 0 %"
-        rows.append(("bricks right", percent("elements/bricks/accuracy"), against))
+        rows.append(("bricks right", f"{100 * metrics['elements/bricks/accuracy']:.2f} %", against))
     rows.append(("speed", f"{metrics['speed/pairs_per_second']:.0f} pairs/s", "labelled and redrawn"))
     return rows
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lapa.data.frames import FrameFormat, prepare, read_png, to_float
+from lapa.errors import DataError
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_grey_is_exactly_what_pillow_makes_of_every_colour():
+    levels = np.arange(0, 256, 3, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
+    ours = prepare(torch.from_numpy(colours)[None], FrameFormat(*colours.shape[:2]))[0, 0]
+    assert np.array_equal(ours, np.asarray(Image.fromarray(colours).convert("L")))
+
+
+def test_rgb_is_the_same_pixels_with_channels_first():
+    frames = torch.from_numpy(noise(2, 6, 5, 3))
+    prepared = prepare(frames, FrameFormat(6, 5, "rgb"))
+    assert prepared.shape == (2, 3, 6, 5)
+    assert prepared.dtype == torch.uint8
+    assert torch.equal(prepared.permute(0, 2, 3, 1), frames)
+
+
+@pytest.mark.parametrize("color", ["grey", "rgb"])
+@pytest.mark.parametrize("factor", [2, 3, 5, 6])
+def test_downsample_rounds_the_mean_of_each_block(color, factor):
+    frames = torch.from_numpy(noise(2, 30, 60, 3))
+    whole = prepare(frames, FrameFormat(30, 60, color)).numpy().astype(int)
+    blocks = whole.reshape(*whole.shape[:2], 30 // factor, factor, 60 // factor, factor)
+    rounded = (2 * blocks.sum((3, 5)) + factor**2) // (2 * factor**2)  # halves upwards, in integers
+    assert np.array_equal(prepare(frames, FrameFormat(30, 60, color, factor)), rounded)
+
+
+def test_downsample_cuts_what_fills_no_block_and_the_format_says_so():
+    format = FrameFormat(7, 11, "grey", 3)
+    frames = torch.zeros(1, 7, 11, 3, dtype=torch.uint8)
+    frames[:, 6:], frames[:, :, 9:] = 255, 255
+    prepared = prepare(frames, format)
+    assert prepared.shape == (1, format.channels, *format.size) == (1, 1, 2, 3)
+    assert not prepared.any()
+
+
+@pytest.mark.parametrize(
+    ("frames", "seen"),
+    [
+        (torch.zeros(1, 6, 5, 3), r"\(6, 5, 3\) float32"),
+        (torch.zeros(1, 6, 5, 3, dtype=torch.int64), "int64"),
+        (torch.zeros(1, 5, 6, 3, dtype=torch.uint8), r"\(5, 6, 3\) uint8"),
+        (torch.zeros(1, 6, 5, 4, dtype=torch.uint8), r"\(6, 5, 4\)"),
+        (torch.zeros(1, 3, 6, 5, dtype=torch.uint8), r"\(3, 6, 5\)"),
+        (torch.zeros(6, 5, 3, dtype=torch.uint8), r"\(5, 3\)"),
+    ],
+)
+def test_frames_of_another_type_or_size_are_refused_with_what_was_seen_and_wanted(frames, seen):
+    with pytest.raises(DataError, match=rf"{seen}.*wants \(6, 5, 3\) uint8"):
+        prepare(frames, FrameFormat(6, 5))
+
+
+def test_to_float_maps_bytes_to_the_unit_interval():
+    values = to_float(torch.arange(256, dtype=torch.uint8))
+    assert values.dtype == torch.float32
+    assert (values[0], values[51], values[255]) == (0.0, pytest.approx(0.2), 1.0)
+    assert torch.equal((values * 255).round().to(torch.uint8), torch.arange(256, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "L", "RGBA", "1"])
+def test_a_png_of_any_mode_is_read_as_rgb(tmp_path, mode):
+    pixels = np.where(noise(9, 7, 1) > 127, np.uint8(255), np.uint8(0)).repeat(3, axis=2)  # all modes can hold these
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "0.png")
+    with Image.open(tmp_path / "0.png") as image:
+        assert image.mode == mode
+    frame = read_png(tmp_path / "0.png")
+    assert frame.dtype == np.uint8
+    assert np.array_equal(frame, pixels)
+
+
+def test_a_palette_png_keeps_its_colours(tmp_path):
+    frame = np.array([(200, 72, 72), (66, 72, 200), (0, 0, 0), (142, 142, 142)], dtype=np.uint8).reshape(2, 2, 3)
+    Image.fromarray(frame).quantize(colors=4).save(tmp_path / "0.png")
+    assert np.array_equal(read_png(tmp_path / "0.png"), frame)
+
+
+def test_a_png_cut_anywhere_is_refused_by_name_or_still_has_all_its_pixels(tmp_path):
+    pixels, path = noise(8, 8, 3), tmp_path / "7.png"
+    Image.fromarray(pixels).save(path)
+    whole = path.read_bytes()
+    refused = 0
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        try:
+            assert np.array_equal(read_png(path), pixels)
+        except DataError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert "delete the file" in str(error)
+            refused += 1
+    assert refused > 0.9 * len(whole)
+
+
+def test_a_missing_png_is_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match=r"0\.png: cannot be read.*No such file"):
+        read_png(tmp_path / "0.png")

@@ -1,0 +1,170 @@
+"""Labelling gives one answer for a pair of frames, whoever asks and however many pairs are asked about at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lapa.checkpoint import Checkpoint
+from lapa.data.frames import prepare, to_float
+from lapa.data.store import FrameStore
+from lapa.errors import DataError
+from lapa.labelling import Labeller, label
+from lapa.model import LatentActionModel
+from lapa_plugins.quantizers.vq import VectorQuantizer
+
+PAIRS = 64
+
+
+@pytest.fixture(scope="module")
+def frames(breakout_store: FrameStore) -> np.ndarray:
+    return breakout_store.frames(range(PAIRS + 1))
+
+
+@pytest.fixture(scope="module")
+def model(breakout_checkpoint: Checkpoint) -> LatentActionModel:
+    return breakout_checkpoint.model
+
+
+@pytest.fixture(scope="module")
+def borderline_model(model: LatentActionModel, frames: np.ndarray) -> LatentActionModel:
+    """The model with 64 codes, two and two on both sides of real latents, so that real frames lie on borders."""
+    model = copy.deepcopy(model)
+    first, second = (prepare(torch.from_numpy(part), model.format) for part in (frames[:-1], frames[1:]))
+    latents = model.encode(to_float(first), to_float(second)).movedim(1, -1).flatten(0, 2)
+    latents = latents[torch.from_numpy(np.unique(latents.round(decimals=3), axis=0, return_index=True)[1])]
+    places = latents[:: len(latents) // 32][:32]
+    step = torch.linspace(0.05, 0.1, places.shape[1]) * places.abs().mean()
+    quantizer = VectorQuantizer(VectorQuantizer.Config(num_codes=64), latent_dim=places.shape[1])
+    quantizer.codebook.data = torch.stack([places + step, places - step], dim=1).flatten(0, 1)
+    model.quantizer = quantizer.eval().requires_grad_(False)
+    return model
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def label_in_batches(model: LatentActionModel, frames: np.ndarray, size: int) -> Tensor:
+    starts = range(0, len(frames) - 1, size)
+    return torch.cat([label(model, frames[i : i + size + 1][:-1], frames[i + 1 : i + size + 1]) for i in starts])
+
+
+def test_a_pair_of_frames_gives_the_code_grid(model: LatentActionModel, frames: np.ndarray) -> None:
+    codes = label(model, frames[0], frames[1])
+    assert codes.shape == model.grid
+    assert codes.dtype == torch.int64
+    assert codes.device.type == "cpu"
+    assert 0 <= codes.min() <= codes.max() < model.quantizer.num_codes
+
+
+def test_a_batch_gives_the_codes_of_its_pairs(model: LatentActionModel, frames: np.ndarray) -> None:
+    codes = label(model, frames[:4], frames[1:5])
+    assert codes.shape == (4, *model.grid)
+    for i in range(4):
+        assert torch.equal(codes[i], label(model, frames[i], frames[i + 1]))
+
+
+def test_codes_depend_on_both_frames(borderline_model: LatentActionModel, frames: np.ndarray) -> None:
+    forwards, backwards = (
+        label(borderline_model, frames[10], frames[20]),
+        label(borderline_model, frames[20], frames[10]),
+    )
+    assert not torch.equal(forwards, label(borderline_model, frames[10], frames[10]))
+    assert not torch.equal(forwards, backwards)
+
+
+def test_tensors_are_labelled_like_arrays(model: LatentActionModel, frames: np.ndarray) -> None:
+    as_tensors = label(model, torch.from_numpy(frames[0]), torch.from_numpy(frames[1]))
+    assert torch.equal(as_tensors, label(model, frames[0], frames[1]))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("size", "num_threads"), [(1, 1), (3, 1), (16, 1), (64, 1), (3, 2), (64, 2)])
+def test_codes_do_not_depend_on_batch_size_or_threads(
+    borderline_model: LatentActionModel, frames: np.ndarray, size: int, num_threads: int
+) -> None:
+    torch.set_num_threads(1)
+    expected = label(borderline_model, frames[:-1], frames[1:])
+    torch.set_num_threads(num_threads)
+    assert torch.equal(label_in_batches(borderline_model, frames, size), expected)
+
+
+def test_codes_on_the_border_are_those_of_double_precision(
+    borderline_model: LatentActionModel, frames: np.ndarray
+) -> None:
+    exact = copy.deepcopy(borderline_model).double()
+    first, second = (
+        to_float(prepare(torch.from_numpy(part), exact.format)).double() for part in (frames[:-1], frames[1:])
+    )
+    latent = exact.encode(first, second)
+    margin = exact.quantizer.margin(latent)
+    assert (margin < 1e-5 * latent.abs().amax()).any(), "no latent lies on a border: the test says nothing"
+    assert torch.equal(label(borderline_model, frames[:-1], frames[1:]), exact.quantizer(latent).codes)
+
+
+class NearlyBetween(nn.Module):
+    """Encodes every pair as 1 + tilt, half-way between codes at 0 and 2 but for a tilt that only doubles can hold."""
+
+    def __init__(self, tilt: float) -> None:
+        super().__init__()
+        self.quantizer = VectorQuantizer(VectorQuantizer.Config(num_codes=2), latent_dim=1).eval()
+        self.quantizer.codebook.data = torch.tensor([[0.0], [2.0]])
+        self.tilt = nn.Parameter(torch.tensor(tilt))
+
+    def encode(self, current: Tensor, next: Tensor) -> Tensor:
+        return torch.ones(len(current), 1, 1, 1, dtype=current.dtype) + self.tilt
+
+
+@pytest.mark.parametrize(("tilt", "code"), [(1e-10, 1), (-1e-10, 0)])
+def test_a_latent_between_two_codes_is_decided_in_double_precision(tilt: float, code: int) -> None:
+    model = NearlyBetween(tilt)
+    frames = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    assert model.encode(frames.float(), frames.float()).unique().tolist() == [1.0]
+    assert Labeller(model)(frames, frames).flatten().tolist() == [code] * 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "said"),
+    [
+        ((105, 80, 3), np.uint8, r"\(105, 80, 3\) uint8.*\(210, 160, 3\) uint8"),
+        ((210, 160), np.uint8, r"wants \(210, 160, 3\) uint8"),
+        ((210, 160, 1), np.uint8, r"wants \(210, 160, 3\) uint8"),
+        ((3, 210, 160), np.uint8, r"wants \(210, 160, 3\) uint8"),
+        ((210, 160, 3), np.float32, r"float32.*uint8"),
+        ((210, 160, 3), np.int64, r"int64.*uint8"),
+        ((2, 210, 160, 4), np.uint8, r"\(210, 160, 4\) uint8"),
+    ],
+)
+def test_frames_of_another_kind_are_refused(
+    model: LatentActionModel, shape: tuple[int, ...], dtype: type, said: str
+) -> None:
+    frame = np.zeros(shape, dtype)
+    with pytest.raises(DataError, match=said):
+        label(model, frame, frame)
+
+
+def test_frames_that_differ_in_shape_are_refused(model: LatentActionModel, frames: np.ndarray) -> None:
+    with pytest.raises(DataError, match="differ in shape"):
+        label(model, frames[0], frames[:2])
+
+
+def test_a_continuous_quantizer_has_no_codes(model: LatentActionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VectorQuantizer, "num_codes", None)
+    with pytest.raises(DataError, match="continuous"):
+        Labeller(model)
+
+
+def test_labelling_leaves_the_model_as_it_was(model: LatentActionModel, frames: np.ndarray) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    label(model, frames[:3], frames[1:4])
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

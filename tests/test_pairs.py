@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from lapa.data.frames import FrameFormat, prepare, to_float
+from lapa.data.pairs import PairDataset, PairSampler, split_episodes
+from lapa.data.store import FrameStore, open_store
+from lapa.errors import DataError
+
+FORMAT = FrameFormat(40, 32, "grey", 2)
+SHARES = (0.8, 0.1, 0.1)
+
+
+@pytest.fixture
+def store(record_toy, tmp_path) -> FrameStore:
+    """Four toy episodes of six frames; frame 3 of episode ``1`` is lost."""
+    root = record_toy(tmp_path / "toys", episodes=4, steps=5)
+    (root / "1" / "3.png").unlink()
+    return open_store(root)
+
+
+@pytest.mark.parametrize("count", [3, 4, 10, 37])
+def test_the_split_deals_every_episode_to_exactly_one_part(count):
+    names = [str(number) for number in range(count)]
+    parts = split_episodes(names, SHARES, seed=0)
+    assert list(parts) == ["train", "val", "test"]
+    assert all(parts.values())
+    assert sorted(sum(parts.values(), [])) == sorted(names)
+
+
+def test_the_split_keeps_to_the_shares():
+    parts = split_episodes([str(number) for number in range(100)], (0.7, 0.2, 0.1), seed=1)
+    assert [len(part) for part in parts.values()] == [70, 20, 10]
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_order():
+    names = [str(number) for number in range(20)]
+    assert split_episodes(names, SHARES, seed=3) == split_episodes(names[::-1], SHARES, seed=3)
+    assert split_episodes(names, SHARES, seed=3) != split_episodes(names, SHARES, seed=4)
+
+
+def test_too_few_episodes_to_split_are_refused():
+    with pytest.raises(DataError, match=r"only 2 usable episode\(s\).*record more"):
+        split_episodes(["0", "1"], SHARES, seed=0)
+    with pytest.raises(DataError, match="no training episode out of 3"):
+        split_episodes(["0", "1", "2"], (0.1, 0.6, 0.3), seed=0)
+
+
+def test_a_pair_is_a_frame_and_the_very_next_one(store):
+    pairs = PairDataset(store, store.episodes, FORMAT)
+    assert pairs.starts.tolist() == [0, 1, 2, 3, 4, 6, 7, 9, 11, 12, 13, 14, 15, 17, 18, 19, 20, 21]
+    batch = pairs[range(len(pairs))]
+    assert batch.current.shape == batch.next.shape == (len(pairs), FORMAT.channels, *FORMAT.size)
+    assert batch.current.dtype == torch.uint8
+    for frames, offset in ((batch.current, 0), (batch.next, 1)):
+        assert torch.equal(frames, prepare(torch.from_numpy(store.frames(pairs.starts + offset)), FORMAT))
+
+
+def test_a_batch_keeps_the_order_it_was_asked_for(store):
+    pairs = PairDataset(store, store.episodes, FORMAT)
+    batch = pairs[[5, 0, 5, 1]]
+    for row, index in enumerate([5, 0, 5, 1]):
+        assert torch.equal(batch.current[row], pairs[index].current[0])
+        assert torch.equal(batch.next[row], pairs[index].next[0])
+
+
+def test_a_dataset_holds_only_its_own_episodes(store):
+    pairs = PairDataset(store, [store.episodes[3], store.episodes[1]], FORMAT)
+    assert pairs.starts.tolist() == [17, 18, 19, 20, 21, 6, 7, 9]
+
+
+def test_preloaded_and_lazy_batches_are_equal(store):
+    chosen = [store.episodes[2], store.episodes[0], store.episodes[1]]
+    lazy, preloaded = (PairDataset(store, chosen, FORMAT, preload=preload) for preload in (False, True))
+    for index in ([0], [7, 2, 2], range(len(lazy)), 4):
+        assert torch.equal(lazy[index].current, preloaded[index].current)
+        assert torch.equal(lazy[index].next, preloaded[index].next)
+
+
+def test_where_says_in_which_file_a_pair_begins(store):
+    pairs = PairDataset(store, store.episodes, FORMAT)
+    assert [pairs.where(index) for index in (0, 6, 7, 8)] == ["0/0.png", "1/1.png", "1/4.png", "2/0.png"]
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_the_mean_frame_is_the_mean_of_what_the_model_sees(store, preload):
+    pairs = PairDataset(store, store.episodes, FORMAT, preload=preload)
+    expected = to_float(pairs[range(len(pairs))].current).mean(0)
+    assert torch.allclose(pairs.mean_frame(), expected, atol=1e-6)
+
+
+def test_the_mean_frame_can_be_sampled(store):
+    pairs = PairDataset(store, store.episodes, FORMAT)
+    ends = to_float(pairs[[0, len(pairs) - 1]].current).mean(0)
+    assert torch.allclose(pairs.mean_frame(sample=2), ends, atol=1e-6)
+
+
+def test_episodes_without_a_pair_are_refused(record_toy, tmp_path):
+    root = record_toy(tmp_path / "toys", episodes=1, steps=3, with_actions=False)
+    for number in (1, 2):
+        (root / "0" / f"{number}.png").unlink()
+    store = open_store(root)
+    for episodes in (store.episodes, []):
+        with pytest.raises(DataError, match="no two consecutive frames"):
+            PairDataset(store, episodes, FORMAT)
+
+
+def draw(sampler: PairSampler, count: int) -> list[list[int]]:
+    return list(islice(iter(sampler), count))
+
+
+def test_an_epoch_is_a_permutation_and_the_next_epoch_another():
+    sampler = PairSampler(num_pairs=12, batch_size=3, seed=5)
+    first, second = (sum(draw(sampler, 4), []) for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+
+
+def test_the_short_rest_of_an_epoch_is_dropped():
+    batches = draw(PairSampler(num_pairs=11, batch_size=3, seed=5), 6)
+    for epoch in (batches[:3], batches[3:]):
+        drawn = sum(epoch, [])
+        assert len(set(drawn)) == len(drawn) == 9
+
+
+def test_batches_depend_on_the_seed_alone():
+    np.random.seed(0)
+    first = draw(PairSampler(12, 3, seed=5), 8)
+    np.random.seed(1)
+    assert draw(PairSampler(12, 3, seed=5), 8) == first
+    assert draw(PairSampler(12, 3, seed=6), 8) != first
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 3, 4, 9])
+def test_a_sampler_with_the_same_epoch_and_position_goes_on_with_the_very_next_batch(drawn):
+    whole = draw(PairSampler(num_pairs=14, batch_size=3, seed=5), drawn + 6)
+    stopped, resumed = PairSampler(14, 3, seed=5), PairSampler(14, 3, seed=5)
+    draw(stopped, drawn)
+    resumed.epoch, resumed.position = stopped.epoch, stopped.position
+    assert draw(resumed, 6) == whole[drawn:]
+
+
+def test_fewer_pairs_than_a_batch_are_refused():
+    with pytest.raises(DataError, match=r"7 training pairs do not fill one batch of 8.*lower training\.batch_size"):
+        PairSampler(num_pairs=7, batch_size=8, seed=0)

@@ -1,0 +1,205 @@
+"""The recorder: whole episodes of T+1 lossless frames and T steps of truth, numbered after those that are there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from lapa_envs.atari import make_env
+from lapa_envs.recording import make_policy, record
+from PIL import Image
+
+from lapa.data.episodes import Episode, list_episodes, read_episode
+from lapa.errors import DataError
+from lapa.evaluation.breakout import find_paddle, screen_state, to_luma
+
+STEPS = 20
+
+
+@pytest.fixture
+def env() -> Iterator[gym.Env[Any, Any]]:
+    env = make_env()
+    yield env
+    env.close()
+
+
+@pytest.fixture
+def episode(breakout_recording: Path) -> Episode:
+    return read_episode(breakout_recording, "2")
+
+
+def pictures(episode: Episode) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path)) for path in episode.paths])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+
+def test_an_episode_has_one_frame_more_than_steps(episode: Episode) -> None:
+    assert sorted(path.name for path in episode.folder.iterdir()) == sorted(
+        ["episode.npz", *(f"{n}.png" for n in range(51))]
+    )
+    truth = episode.truth
+    assert len(truth.actions) == len(truth.rewards) == len(truth.terminated) == len(truth.truncated) == 50
+    assert len(truth.lives) == len(truth.ram) == 51
+
+
+def test_frames_are_rgb_files_equal_to_what_the_environment_showed(episode: Episode) -> None:
+    assert all(Image.open(path).mode == "RGB" for path in episode.paths)
+    assert episode.truth.meta["frameskip"] == 4
+    env = make_env(frameskip=4)
+    observation, info = env.reset(seed=episode.truth.meta["seed"])
+    shown, rewards, lives = [observation], [], [info["lives"]]
+    for action in episode.truth.actions:
+        observation, reward, _, _, info = env.step(action)
+        shown.append(observation)
+        rewards.append(reward)
+        lives.append(info["lives"])
+    env.close()
+    np.testing.assert_array_equal(pictures(episode), np.stack(shown))
+    np.testing.assert_array_equal(episode.truth.rewards, rewards)
+    np.testing.assert_array_equal(episode.truth.lives, lives)
+
+
+def test_memory_belongs_to_the_frame_of_the_same_row(episode: Episode) -> None:
+    luma = to_luma(pictures(episode).transpose(0, 3, 1, 2) / 255)
+    seen = find_paddle(luma, 1)
+    said = screen_state(episode.truth.ram).paddle
+    assert len(np.unique(said)) > 5, "the paddle hardly moved: the test says nothing"
+    assert np.mean(np.abs(seen - said) <= 2) >= 0.95
+    assert np.mean(np.abs(seen[:-1] - said[1:]) <= 2) < 0.9
+
+
+def test_actions_move_the_paddle_their_way(breakout_recording: Path) -> None:
+    moved: dict[str, list[float]] = {"RIGHT": [], "LEFT": []}
+    for name in list_episodes(breakout_recording):
+        truth = read_episode(breakout_recording, name).truth
+        steps = np.diff(screen_state(truth.ram).paddle)
+        for action, step in zip(truth.actions, steps, strict=True):
+            moved.get(truth.meta["action_meanings"][action], []).append(step)
+    assert np.mean(moved["RIGHT"]) > 2
+    assert np.mean(moved["LEFT"]) < -2
+
+
+def test_an_episode_that_fails_midway_leaves_no_folder(
+    env: gym.Env[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = env.unwrapped.step, []
+
+    def fail_late(action: int) -> Any:
+        calls.append(action)
+        if len(calls) > STEPS + 5:
+            raise RuntimeError("planted")
+        return step(action)
+
+    monkeypatch.setattr(env.unwrapped, "step", fail_late)
+    with pytest.raises(RuntimeError, match="planted"):
+        record(env, tmp_path, episodes=3, max_steps=STEPS)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    assert len(read_episode(tmp_path, "0").paths) == STEPS + 1
+
+
+def test_new_episodes_are_numbered_after_those_that_are_there(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    (tmp_path / "9").mkdir()
+    (tmp_path / "notes").mkdir()
+    folders = record(env, tmp_path, episodes=2, max_steps=3)
+    assert [folder.name for folder in folders] == ["10", "11"]
+    assert [folder.name for folder in record(env, tmp_path, episodes=1, max_steps=3)] == ["12"]
+    assert list((tmp_path / "9").iterdir()) == []
+
+
+@pytest.mark.parametrize("policy", ["scripted", "random"])
+def test_a_seed_says_what_is_played(env: gym.Env[Any, Any], tmp_path: Path, policy: str) -> None:
+    (first,) = record(env, tmp_path / "a", episodes=1, max_steps=STEPS, seed=5, policy=policy)
+    (again,) = record(env, tmp_path / "b", episodes=1, max_steps=STEPS, seed=5, policy=policy)
+    (other,) = record(env, tmp_path / "c", episodes=1, max_steps=STEPS, seed=6, policy=policy)
+    assert files(first) == files(again)
+    assert files(first) != files(other)
+
+
+def test_an_episode_that_is_cut_says_so_in_its_last_step(episode: Episode) -> None:
+    np.testing.assert_array_equal(episode.truth.truncated, [False] * 49 + [True])
+    assert not episode.truth.terminated.any()
+
+
+def test_an_episode_that_ends_by_itself_is_not_cut(tmp_path: Path) -> None:
+    env = make_env(frameskip=60)
+    (folder,) = record(env, tmp_path, episodes=1, max_steps=400, policy="random")
+    env.close()
+    truth = read_episode(tmp_path, folder.name).truth
+    assert len(truth.actions) < 400
+    np.testing.assert_array_equal(np.flatnonzero(truth.terminated), [len(truth.actions) - 1])
+    assert not truth.truncated.any()
+    assert truth.lives[-1] == 0
+
+
+def test_players_of_different_skill_are_mixed(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    record(env, tmp_path, episodes=8, max_steps=1, skill=(0.5, 0.9))
+    skills = np.array([read_episode(tmp_path, str(i)).truth.meta["skill"] for i in range(8)])
+    assert skills.min() >= 0.5
+    assert skills.max() <= 0.9
+    for half in (skills[:4], skills[4:]):
+        assert half.min() < 0.6
+        assert half.max() > 0.75
+
+
+def test_a_skilled_player_keeps_the_lives_that_a_random_one_loses(env: gym.Env[Any, Any]) -> None:
+    def lives_after_300_steps(skill: float) -> int:
+        player = make_policy(env, "scripted", np.random.default_rng(1), skill)
+        _, info = env.reset(seed=1)
+        for _ in range(300):
+            *_, terminated, _, info = env.step(player(env.unwrapped.ale.getRAM()))
+            if terminated:
+                break
+        return info["lives"]
+
+    assert lives_after_300_steps(1.0) >= 3
+    assert lives_after_300_steps(0.0) <= 1
+
+
+def test_the_truth_says_how_it_was_played(episode: Episode) -> None:
+    meta = episode.truth.meta
+    assert meta["env_id"] == "ALE/Breakout-v5"
+    assert meta["policy"] == "scripted"
+    assert meta["action_meanings"] == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    assert json.loads(json.dumps(meta)) == meta
+
+
+def test_random_play_records_other_games(tmp_path: Path) -> None:
+    env = make_env("ALE/Pong-v5")
+    (folder,) = record(env, tmp_path, policy="random", episodes=1, max_steps=30)
+    env.close()
+    episode = read_episode(tmp_path, folder.name)
+    assert len(episode.paths) == 31
+    assert episode.truth.meta["env_id"] == "ALE/Pong-v5"
+    assert len(np.unique(episode.truth.actions)) > 2
+
+
+def test_the_scripted_player_knows_only_breakout(tmp_path: Path) -> None:
+    env = make_env("ALE/Pong-v5")
+    with pytest.raises(DataError, match="knows only Breakout; take --policy random"):
+        record(env, tmp_path, episodes=1, max_steps=3)
+    env.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_policy_is_refused(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown policy 'clever'; take 'scripted' or 'random'"):
+        record(env, tmp_path, policy="clever", episodes=1)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: gym.make("CartPole-v1"), lambda: make_env(obs_type="grayscale"), lambda: make_env(obs_type="ram")]
+)
+def test_an_environment_without_rgb_frames_is_refused(make: Any, tmp_path: Path) -> None:
+    env = make()
+    with pytest.raises(DataError, match="RGB image observations"):
+        record(env, tmp_path / "out", policy="random", episodes=1)
+    env.close()
+    assert not (tmp_path / "out").exists()

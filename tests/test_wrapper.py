@@ -1,0 +1,256 @@
+"""The wrapper: every step of an ALE environment names its latent action, and it is the one that extraction finds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from lapa.pretrained import default_checkpoint
+from lapa_envs import LatentActionWrapper, make_env
+from PIL import Image
+
+from lapa.checkpoint import Checkpoint, save_checkpoint
+from lapa.config import load_config
+from lapa.data.frames import FrameFormat
+from lapa.data.store import open_store
+from lapa.errors import CheckpointError, DataError
+from lapa.extraction import LatentActionDataset, extract
+from lapa.labelling import label
+from lapa.model import LatentActionModel
+
+GRID = (27, 20)
+STEPS = 40
+
+
+@pytest.fixture
+def checkpoint(breakout_run: Path) -> str:
+    return str(breakout_run / "best.pt")
+
+
+@pytest.fixture
+def env(checkpoint: str) -> Iterator[LatentActionWrapper]:
+    env = LatentActionWrapper(make_env(render_mode="rgb_array"), checkpoint)
+    yield env
+    env.close()
+
+
+class StubEnv(gym.Env[Any, Any]):
+    """Noise of Breakout's size; ends after three steps in the way it is told, and keeps its one info dict."""
+
+    observation_space = gym.spaces.Box(0, 255, (210, 160, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, ending: str = "terminated", size: tuple[int, int] = (210, 160)) -> None:
+        self.observation_space = gym.spaces.Box(0, 255, (*size, 3), np.uint8)
+        self.ending = ending
+        self.steps = 0
+        self.info: dict[str, Any] = {"lives": 5}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._frame(), self.info
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        over = self.steps == 3
+        return self._frame(), 0.0, over and self.ending == "terminated", over and self.ending == "truncated", self.info
+
+    def _frame(self) -> np.ndarray:
+        return self.np_random.integers(0, 256, self.observation_space.shape, dtype=np.uint8)
+
+
+def play(env: gym.Env[Any, Any], steps: int, seed: int = 0) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
+    """Frames (steps + 1) and infos (steps + 1) of moves drawn with the seed, after a serve."""
+    rng = np.random.default_rng(seed)
+    observation, info = env.reset(seed=seed)
+    frames, infos = [observation], [info]
+    for step in range(steps):
+        observation, _, terminated, truncated, info = env.step(1 if step == 0 else int(rng.integers(2, 4)))
+        assert not terminated
+        assert not truncated
+        frames.append(observation)
+        infos.append(info)
+    return frames, infos
+
+
+def test_each_step_carries_a_code_grid_and_reset_carries_minus_ones(env: LatentActionWrapper) -> None:
+    _, infos = play(env, 5)
+    for info in infos:
+        assert info["latent_action"].dtype == np.int64
+        assert info["latent_action"].shape == GRID
+        assert "lives" in info, "the environment's own facts are gone"
+    assert (infos[0]["latent_action"] == -1).all()
+    assert all((info["latent_action"] >= 0).all() for info in infos[1:])
+
+
+def test_codes_are_those_of_extract_on_the_same_frames(
+    env: LatentActionWrapper, breakout_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    frames, infos = play(env, STEPS)
+    folder = tmp_path / "bulk_videos" / "0"
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    extract(breakout_checkpoint, open_store(folder.parent), tmp_path / "out.lapa")
+    live = np.stack([info["latent_action"] for info in infos[1:]])
+    np.testing.assert_array_equal(live, LatentActionDataset(tmp_path / "out.lapa").codes)
+
+
+@pytest.mark.parametrize("ending", ["terminated", "truncated"])
+def test_the_step_that_ends_an_episode_carries_a_real_code(ending: str, checkpoint: str) -> None:
+    env = LatentActionWrapper(StubEnv(ending), checkpoint)
+    env.reset(seed=0)
+    *_, terminated, truncated, info = [env.step(0) for _ in range(3)][-1]
+    assert (terminated, truncated) == (ending == "terminated", ending == "truncated")
+    assert (info["latent_action"] >= 0).all()
+    assert (env.reset()[1]["latent_action"] == -1).all()
+
+
+def test_an_episode_starts_without_memory_of_the_last(checkpoint: str, breakout_checkpoint: Checkpoint) -> None:
+    env = LatentActionWrapper(StubEnv(), checkpoint)
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(0)
+    first, _ = env.reset(seed=7)
+    second, *_, info = env.step(0)
+    np.testing.assert_array_equal(info["latent_action"], label(breakout_checkpoint.model, first, second).numpy())
+
+
+def test_info_is_a_new_dict_each_time(checkpoint: str) -> None:
+    inner = StubEnv()
+    env = LatentActionWrapper(inner, checkpoint)
+    infos = [env.reset(seed=0)[1], env.step(0)[-1], env.step(0)[-1]]
+    assert inner.info == {"lives": 5}, "the inner environment's dict was written to"
+    assert len({id(info) for info in infos}) == 3
+    assert len({id(info["latent_action"]) for info in infos}) == 3
+
+
+def test_one_token_is_a_scalar(tmp_path: Path) -> None:
+    config = load_config("debug", overrides=["model.tokens=1"])
+    model = LatentActionModel(config.model, FrameFormat(210, 160, downsample=5))
+    save_checkpoint(tmp_path / "one.pt", model, config, split={}, step=0, metrics={})
+    env = LatentActionWrapper(StubEnv(), str(tmp_path / "one.pt"))
+    at_reset, at_step = env.reset(seed=0)[1]["latent_action"], env.step(0)[-1]["latent_action"]
+    assert type(at_reset) is type(at_step) is np.int64
+    assert at_reset == -1
+    assert 0 <= at_step < 16
+
+
+def test_the_key_can_be_chosen(checkpoint: str) -> None:
+    info = LatentActionWrapper(StubEnv(), checkpoint, key="z").reset(seed=0)[1]
+    assert "z" in info
+    assert "latent_action" not in info
+
+
+REMAKE = """
+import json, sys
+import gymnasium as gym
+from lapa_envs.atari import make_env
+make_env().close()  # registers the Atari ids
+env = gym.make(gym.envs.registration.EnvSpec.from_json(sys.stdin.read()))
+env.reset(seed=3)
+wrappers = [wrapper.name for wrapper in env.spec.additional_wrappers]
+codes = [env.step(action)[-1]["latent_action"].tolist() for action in (1, 2, 2, 3)]
+print(json.dumps([wrappers, codes]))
+"""
+
+
+def test_the_spec_makes_the_same_environment_in_a_new_process(env: LatentActionWrapper) -> None:
+    env.reset(seed=3)
+    codes = [env.step(action)[-1]["latent_action"].tolist() for action in (1, 2, 2, 3)]
+    text = env.spec.to_json()
+    done = subprocess.run([sys.executable, "-c", REMAKE], input=text, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [["LatentActionWrapper"], codes]
+
+
+def test_a_path_object_is_recorded_as_text(breakout_run: Path) -> None:
+    env = LatentActionWrapper(make_env(), breakout_run / "best.pt")  # type: ignore[arg-type]
+    assert str(breakout_run / "best.pt") in env.spec.to_json()
+    env.close()
+
+
+@pytest.mark.filterwarnings("error", "ignore:.*is different from the unwrapped version")
+def test_gymnasium_finds_nothing_wrong_with_it(env: LatentActionWrapper) -> None:
+    check_env(env, skip_render_check=True)
+
+
+def test_rendered_frames_give_the_same_codes_under_changed_observations(checkpoint: str) -> None:
+    small = gym.spaces.Box(0, 255, (21, 16), np.uint8)
+    changed = gym.wrappers.TransformObservation(
+        make_env(render_mode="rgb_array"), lambda frame: frame[::10, ::10, 0], small
+    )
+    hidden = LatentActionWrapper(changed, checkpoint, frame_source="render")
+    plain = LatentActionWrapper(make_env(), checkpoint)
+    (observations, seen), (_, expected) = play(hidden, STEPS), play(plain, STEPS)
+    assert observations[-1].shape == (21, 16)
+    for a, b in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(a["latent_action"], b["latent_action"])
+    hidden.close()
+    plain.close()
+
+
+def test_sub_environments_of_a_vector_are_labelled(checkpoint: str) -> None:
+    envs = gym.vector.SyncVectorEnv([lambda: LatentActionWrapper(StubEnv(), checkpoint)] * 2)
+    _, info = envs.reset(seed=0)
+    assert (info["latent_action"] == -1).all()
+    for _ in range(3):
+        *_, info = envs.step(np.array([0, 0]))
+        assert info["latent_action"].shape == (2, *GRID)
+        assert (info["latent_action"] >= 0).all()
+    *_, info = envs.step(np.array([0, 0]))  # NEXT_STEP autoreset: the reset row
+    assert (info["latent_action"] == -1).all()
+    envs.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error", "said"),
+    [
+        (lambda: gym.vector.SyncVectorEnv([StubEnv]), {}, DataError, "wrap each one.*make_vec"),
+        (
+            lambda: StubEnv(size=(84, 84)),
+            {},
+            DataError,
+            r"wants observations of \(210, 160, 3\).*frame_source='render'",
+        ),
+        (lambda: gym.make("CartPole-v1"), {}, DataError, r"wants observations of \(210, 160, 3\)"),
+        (StubEnv, {"frame_source": "render"}, DataError, "needs render_mode='rgb_array', not None.*gym.make"),
+        (StubEnv, {"frame_source": "pixels"}, DataError, "'pixels' is unknown; take one of obs, render"),
+        (StubEnv, {"checkpoint": "nowhere.pt"}, CheckpointError, "nowhere.pt: no such checkpoint"),
+    ],
+    ids=["vector", "size", "no frames", "render mode", "frame source", "checkpoint"],
+)
+def test_what_does_not_fit_is_refused_at_once(
+    make: Any, options: dict[str, Any], error: type[Exception], said: str, checkpoint: str
+) -> None:
+    inner = make()
+    with pytest.raises(error, match=said):
+        LatentActionWrapper(inner, **{"checkpoint": checkpoint, **options})
+    inner.close()
+
+
+@pytest.mark.parametrize("make", [make_env, StubEnv])
+def test_a_step_needs_a_reset_before_it(make: Any, checkpoint: str) -> None:
+    env = LatentActionWrapper(make(), checkpoint)
+    with pytest.raises(gym.error.ResetNeeded, match="reset"):
+        env.step(0)
+    env.close()
+
+
+def test_without_a_checkpoint_it_takes_the_model_that_comes_with_the_package() -> None:
+    env, same = LatentActionWrapper(make_env()), LatentActionWrapper(make_env(), str(default_checkpoint()))
+    (_, infos), (_, expected) = play(env, 10), play(same, 10)
+    for info, other in zip(infos, expected, strict=True):
+        np.testing.assert_array_equal(info["latent_action"], other["latent_action"])
+    assert infos[1]["latent_action"].shape == (7, 5)
+    env.close()
+    same.close()
