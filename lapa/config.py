@@ -120,11 +120,9 @@ class TrainingConfig:
         steps: optimizer steps.
         max_minutes: stop after so long, the schedules compressed to fit; null sets no limit.
         batch_size: pairs per step.
-        optimizer: ``adam`` or ``adamw``.
         learning_rate: at the start.
         final_learning_rate: at the end; a cosine lies between them.
         warmup: share of the training over which the learning rate rises from zero.
-        weight_decay: of the optimizer.
         clip_norm: gradients are scaled down to this norm.
         reseed_every: steps between re-seedings of unused codes.
         reseed_until: share of the training after which codes are left alone.
@@ -142,11 +140,9 @@ class TrainingConfig:
     steps: int = 100_000
     max_minutes: float | None = None
     batch_size: int = 32
-    optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 3e-4
     final_learning_rate: float = 1e-4
     warmup: float = 0.0
-    weight_decay: float = 0.0
     clip_norm: float = 1.0
     reseed_every: int = 10_000
     reseed_until: float = 1.0

@@ -42,6 +42,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize("quantizer", ["vq", "ema"])
 @pytest.mark.parametrize("decoder", ["", "model.decoder.mean_frame=true model.decoder.positions=true model.tokens=2"])
 def test_a_checkpoint_brings_back_the_model_and_all_beside_it(tmp_path, quantizer, decoder):
+    torch.manual_seed(0)
     config = make_config(f"model.quantizer.name={quantizer}", *decoder.split())
     model = LatentActionModel(config.model, FORMAT)
     frames = torch.rand(2, 4, 1, *FORMAT.size)
@@ -55,7 +56,7 @@ def test_a_checkpoint_brings_back_the_model_and_all_beside_it(tmp_path, quantize
     for name, value in loaded.model.state_dict().items():
         assert torch.equal(value, state[name]), name
     expected, output = model.eval()(*frames), loaded.model(*frames)
-    assert torch.equal(output.quantized.codes, expected.quantized.codes)
+    assert torch.allclose(output.quantized.latent, expected.quantized.latent, atol=1e-6)
     assert torch.allclose(output.prediction, expected.prediction, atol=1e-6)
 
 
@@ -76,7 +77,8 @@ def test_the_optimizer_is_kept_only_if_given(saved, tmp_path):
     config = make_config()
     model = LatentActionModel(config.model, FORMAT)
     optimizer = torch.optim.Adam(model.parameters())
-    model(*torch.rand(2, 4, 1, *FORMAT.size)).prediction.sum().backward()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     save_checkpoint(tmp_path / "a.pt", model, config, split=SPLIT, step=1, metrics={}, optimizer=optimizer)
     kept = torch.load(tmp_path / "a.pt", weights_only=True)["optimizer"]

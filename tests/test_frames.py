@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -91,16 +94,40 @@ def test_a_png_cut_anywhere_is_refused_by_name_or_still_has_all_its_pixels(tmp_p
     pixels, path = noise(8, 8, 3), tmp_path / "7.png"
     Image.fromarray(pixels).save(path)
     whole = path.read_bytes()
-    refused = 0
+    complaints = []
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         try:
             assert np.array_equal(read_png(path), pixels)
         except DataError as error:
-            assert str(error).startswith(f"{path}: ")
-            assert "delete the file" in str(error)
-            refused += 1
-    assert refused > 0.9 * len(whole)
+            complaints.append(str(error))
+    assert len(complaints) > 0.9 * len(whole)
+    assert all(text.startswith(f"{path}: ") and text.endswith("delete the file") for text in complaints)
+
+
+def png_around(pixel_stream: bytes) -> bytes:
+    """An 8 x 8 RGB PNG whose every checksum is right, around any stream of pixels."""
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", pixel_stream), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    return b"".join([b"\x89PNG\r\n\x1a\n", *parts])
+
+
+ROWS = (b"\0" + b"\xc8" * 24) * 8
+
+
+def test_a_handmade_png_is_read(tmp_path):
+    (tmp_path / "0.png").write_bytes(png_around(zlib.compress(ROWS)))
+    assert (read_png(tmp_path / "0.png") == 200).all()
+
+
+@pytest.mark.parametrize("stream", [b"", b"no zlib", zlib.compress(ROWS)[:6], zlib.compress(ROWS[:100])], ids=range(4))
+def test_a_png_with_right_checksums_around_a_broken_pixel_stream_is_refused_by_name(tmp_path, stream):
+    (tmp_path / "7.png").write_bytes(png_around(stream))
+    with pytest.raises(DataError, match=r"7\.png: .*delete the file"):
+        read_png(tmp_path / "7.png")
 
 
 def test_a_missing_png_is_refused_by_name(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from lapa.config import LossConfig
 from lapa.contracts import Quantized
-from lapa.losses import loss_terms, loss_weights, motion_weight, reconstruction_loss, weighted_sum
+from lapa.losses import loss_terms, loss_weights, motion_weight, weighted_squared_error, weighted_sum
 from lapa.model import ModelOutput
 
 
@@ -18,39 +18,47 @@ def frames() -> tuple[torch.Tensor, torch.Tensor]:
     return current, following
 
 
-def test_reconstruction_without_motion_is_the_mean_squared_error(frames):
+def output_of(prediction: torch.Tensor, change: torch.Tensor | None = None) -> ModelOutput:
+    """What a model whose quantizer lost 0.7 would have given."""
+    latent = torch.zeros(1, 2, 1, 1)
+    return ModelOutput(prediction, latent, Quantized(latent, None, torch.tensor(0.7), {}), change)
+
+
+def test_without_motion_the_error_is_the_mean_squared_error(frames):
     current, following = frames
     prediction = torch.rand_like(following)
     expected = torch.nn.functional.mse_loss(prediction, following)
-    assert torch.isclose(reconstruction_loss(prediction, current, following, 0.0, 0.02), expected)
+    assert torch.isclose(weighted_squared_error(prediction, following, following != current, 0.0), expected)
 
 
 def test_motion_weighs_changed_pixels_alone(frames):
     current, following = frames
     wrong_where_it_moved, wrong_where_it_stood = current.clone(), following.clone()
     wrong_where_it_stood[0, 0, 3, :2] = 1.0
-    assert reconstruction_loss(wrong_where_it_moved, current, following, 9.0, 0.02) == pytest.approx(10 * 2 / 16)
-    assert reconstruction_loss(wrong_where_it_stood, current, following, 9.0, 0.02) == pytest.approx(2 / 16)
+    changed = following != current
+    assert weighted_squared_error(wrong_where_it_moved, following, changed, 9.0) == pytest.approx(10 * 2 / 16)
+    assert weighted_squared_error(wrong_where_it_stood, following, changed, 9.0) == pytest.approx(2 / 16)
 
 
-def test_a_change_below_the_threshold_is_no_motion(frames):
-    current, _ = frames
-    prediction, following = current + 1.0, current + 0.01
-    still = reconstruction_loss(prediction, current, following, 0.0, 0.02)
-    assert reconstruction_loss(prediction, current, following, 9.0, 0.02) == still
-    assert reconstruction_loss(prediction, current, following, 9.0, 0.005) == pytest.approx(10 * still)
-
-
-def test_reconstruction_of_a_half_precision_prediction_is_computed_in_single(frames):
+def test_the_error_of_a_half_precision_prediction_is_computed_in_single(frames):
     current, following = frames
-    assert reconstruction_loss(current.bfloat16(), current, following, 0.0, 0.02).dtype == torch.float32
+    assert weighted_squared_error(current.bfloat16(), following, following != current, 0.0).dtype == torch.float32
 
 
-def test_reconstruction_has_a_gradient_everywhere(frames):
+def test_the_error_has_a_gradient_everywhere(frames):
     current, following = frames
     prediction = torch.full_like(following, 0.5, requires_grad=True)
-    reconstruction_loss(prediction, current, following, 9.0, 0.02).backward()
+    weighted_squared_error(prediction, following, following != current, 9.0).backward()
     assert (prediction.grad != 0).all()
+
+
+@pytest.mark.parametrize(("threshold", "weight"), [(0.02, 1), (0.005, 10)])
+def test_a_change_below_the_threshold_is_no_motion(frames, threshold, weight):
+    current, _ = frames
+    following, prediction = current + 0.01, current + 1.01
+    config = LossConfig(motion=9, motion_end=9, motion_threshold=threshold)
+    terms = loss_terms(output_of(prediction), current, following, config, 0.0)
+    assert terms["reconstruction"] == pytest.approx(weight)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +76,22 @@ def test_motion_weight_falls_geometrically(start, end, progress, expected):
     assert motion_weight(LossConfig(motion=start, motion_end=end), progress) == pytest.approx(expected)
 
 
-def test_the_terms_of_a_batch_carry_the_weights_names_and_the_progress(frames):
+def test_the_terms_of_a_batch_follow_the_progress_and_carry_the_names_of_the_weights(frames):
     current, following = frames
-    quantized = Quantized(torch.zeros(1, 2, 1, 1), None, torch.tensor(0.7), {})
-    output = ModelOutput(prediction=current, encoding=quantized.latent, quantized=quantized)
     config = LossConfig(motion=99, motion_end=9)
-    early, late = (loss_terms(output, current, following, config, progress) for progress in (0.0, 1.0))
+    early, late = (loss_terms(output_of(current), current, following, config, progress) for progress in (0.0, 1.0))
     assert early.keys() == loss_weights(config).keys()
     assert early["quantizer"] == pytest.approx(0.7)
     assert early["reconstruction"] == pytest.approx(10 * late["reconstruction"])
+
+
+def test_the_change_term_compares_the_change_head_with_the_difference_of_the_frames(frames):
+    current, following = frames
+    config = LossConfig(change=2.0)
+    told, still = following - current, torch.zeros_like(current)
+    right, wrong = (loss_terms(output_of(current, change), current, following, config, 0.0) for change in (told, still))
+    assert right.keys() == loss_weights(config).keys()
+    assert (right["change"], wrong["change"]) == (0, pytest.approx(2 / 16))
 
 
 def test_the_sum_is_weighted_by_name():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_the_split_deals_every_episode_to_exactly_one_part(count):
     parts = split_episodes(names, SHARES, seed=0)
     assert list(parts) == ["train", "val", "test"]
     assert all(parts.values())
-    assert sorted(sum(parts.values(), [])) == sorted(names)
+    assert sorted(chain(*parts.values())) == sorted(names)
 
 
 def test_the_split_keeps_to_the_shares():
@@ -115,7 +115,7 @@ def draw(sampler: PairSampler, count: int) -> list[list[int]]:
 
 def test_an_epoch_is_a_permutation_and_the_next_epoch_another():
     sampler = PairSampler(num_pairs=12, batch_size=3, seed=5)
-    first, second = (sum(draw(sampler, 4), []) for _ in range(2))
+    first, second = (list(chain(*draw(sampler, 4))) for _ in range(2))
     assert sorted(first) == sorted(second) == list(range(12))
     assert first != second
 
@@ -123,7 +123,7 @@ def test_an_epoch_is_a_permutation_and_the_next_epoch_another():
 def test_the_short_rest_of_an_epoch_is_dropped():
     batches = draw(PairSampler(num_pairs=11, batch_size=3, seed=5), 6)
     for epoch in (batches[:3], batches[3:]):
-        drawn = sum(epoch, [])
+        drawn = list(chain(*epoch))
         assert len(set(drawn)) == len(drawn) == 9
 
 

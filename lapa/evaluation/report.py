@@ -72,6 +72,7 @@ def summary_rows(metrics: dict[str, float]) -> list[tuple[str, str, str]]:
         against = f"majority {percent('probe/majority_accuracy')}"
         if "probe/oracle_accuracy" in metrics:
             against = f"oracle {percent('probe/oracle_accuracy')}, {against}"
+        against += f"; a linear probe {percent('probe/linear_accuracy')}"
         rows.append(("true action read from the codes", percent("probe/accuracy"), against))
     if "elements/ball/within_4px" in metrics:
         rows.append(

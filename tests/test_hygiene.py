@@ -1,0 +1,163 @@
+"""Dependencies point one way, every string that names code leads to code, and importing costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lapa
+
+ROOT = Path(__file__).parent.parent
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+PACKAGES = {"lapa": ROOT / "lapa", "lapa_plugins": ROOT / "lapa_plugins", "lapa_envs": ROOT / "envs" / "lapa_envs"}
+MODULES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*.py"))]
+
+FORBIDDEN = {
+    "lapa": {"gymnasium", "ale_py", "lapa_plugins", "lapa_envs", "scripts"},
+    "lapa_envs": {"lapa_plugins", "scripts"},
+}
+PLUGINS_MAY_USE = {"lapa", "lapa_plugins", "torch", *sys.stdlib_module_names}
+HEAVY = {
+    "matplotlib",
+    "sklearn",
+    "skimage",
+    "scipy",
+    "wandb",
+    "ale_py",
+    "gymnasium",
+    "torch",
+    "lapa_plugins",
+    "lapa_envs",
+}
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every import in a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+
+
+def offences(package: str, is_allowed) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sorted(PACKAGES[package].rglob("*.py"))
+        for line, name in imports(path)
+        if not is_allowed(name.partition(".")[0])
+    ]
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_there_is_code_to_look_at() -> None:
+    assert len(MODULES) > 30
+    found = {name for _, name in imports(PACKAGES["lapa"] / "cli.py")}
+    assert {"__future__", "lapa.errors", "torch"} <= found, "imports inside functions count too"
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_nothing_is_imported_against_the_stream(package: str) -> None:
+    assert offences(package, lambda name: name not in FORBIDDEN[package]) == []
+
+
+def test_plugins_need_only_lapa_and_torch() -> None:
+    assert offences("lapa_plugins", PLUGINS_MAY_USE.__contains__) == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_are_absolute(package: str) -> None:
+    assert offences(package, bool) == []
+
+
+@pytest.mark.parametrize("role", ["encoder", "quantizer", "conditioner"])
+def test_no_core_file_names_a_plugin(role: str) -> None:
+    """Only configurations do; the model and the rest take what the registry gives."""
+    names = {line.split("=")[0].strip() for line in SETUP["options.entry_points"][f"lapa.{role}s"].strip().splitlines()}
+    strings = {
+        (path.name, node.value)
+        for path in PACKAGES["lapa"].rglob("*.py")
+        if path.name != "config.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert {(file, text) for file, text in strings if text in names} == set()
+
+
+def entry_points() -> list[tuple[str, str]]:
+    """(group.name, target) of every entry point in setup.cfg."""
+    section = SETUP["options.entry_points"]
+    lines = [(group, line.partition("=")) for group in section for line in section[group].strip().splitlines()]
+    return [(f"{group}.{name.strip()}", target.strip()) for group, (name, _, target) in lines]
+
+
+@pytest.mark.parametrize(("name", "target"), entry_points(), ids=lambda value: value)
+def test_every_entry_point_leads_to_something(name: str, target: str) -> None:
+    module, _, attribute = target.partition(":")
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+def test_every_package_of_the_tree_is_listed_and_every_listed_one_is_there() -> None:
+    listed = set(SETUP["options"]["packages"].split())
+    places = dict(line.replace(" ", "").split("=") for line in SETUP["options"]["package_dir"].strip().splitlines())
+    folders = {ROOT / places.get(name, name.replace(".", "/")) for name in listed}
+    assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()
+    found = {path.parent for path in MODULES if path.name == "__init__.py"} | {ROOT / "checkpoints" / "pretrained"}
+    assert found == folders
+
+
+def test_the_version_stands_in_one_way() -> None:
+    assert lapa.__version__ == SETUP["metadata"]["version"]
+
+
+@pytest.mark.parametrize("package", ["lapa", "lapa_envs"])
+def test_every_lazy_name_leads_to_something(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module.__all__) == set(module._HOMES)
+    for name in module.__all__:
+        assert getattr(module, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing
+
+
+def test_type_checkers_see_the_same_names_as_users() -> None:
+    (branch,) = (
+        node for node in ast.parse((ROOT / "lapa" / "__init__.py").read_text()).body if isinstance(node, ast.If)
+    )
+    seen = {alias.name: node.module for node in branch.body for alias in node.names}
+    assert seen == lapa._HOMES
+
+
+def imported_with(*modules: str) -> set[str]:
+    """The heavy packages that a fresh process has after importing the modules, which may print nothing."""
+    code = f"import {', '.join(modules)}, sys; sys.exit(' '.join({HEAVY!r} & sys.modules.keys()))"
+    done = run_python(code)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("module", ["lapa", "lapa.cli", "lapa_plugins", "lapa_envs"])
+def test_importing_is_quiet_and_light(module: str) -> None:
+    assert imported_with(module) <= {module}
+
+
+def test_the_library_works_without_the_packages_of_the_report_and_the_environments() -> None:
+    names = ("checkpoint", "data.store", "extraction", "labelling", "training", "evaluation.evaluate")
+    assert imported_with(*(f"lapa.{name}" for name in names)) == {"torch"}
+
+
+def test_looking_up_names_imports_no_plugin() -> None:
+    code = "import sys; from lapa import registry; print(registry.encoders.names(), 'lapa_plugins' in sys.modules)"
+    assert run_python(code).stdout == "['conv', 'residual'] False\n"

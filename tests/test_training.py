@@ -1,0 +1,356 @@
+"""Training writes what it says, keeps its best, gives the same run for the same seed, and outlives a bad loss."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lapa import training
+from lapa.checkpoint import Checkpoint, load_checkpoint
+from lapa.config import Config, TrainingConfig, config_from_dict, load_config
+from lapa.data.store import FrameStore, open_store
+from lapa.errors import ConfigError, DataError, TrainingError
+from lapa.losses import loss_terms
+from lapa.training import MAX_NON_FINITE, Clock, make_optimizer, set_learning_rate, train
+
+GROUPS = {
+    "train": {"loss", "quantizer", "optim", "recon"},
+    "val": {"recon", "codebook"},
+}
+
+
+def quiet(message: str) -> None:
+    """Takes what training has to say."""
+
+
+@pytest.fixture
+def toy_store(record_toy: Callable[..., Path], tmp_path: Path) -> FrameStore:
+    return open_store(record_toy(tmp_path / "toy"), notify=quiet)
+
+
+@pytest.fixture
+def toy_config(tmp_path: Path) -> Callable[..., Config]:
+    """A function that returns the ``debug`` preset at the toy's size, with overrides."""
+
+    def make(*overrides: str) -> Config:
+        # fp32: what is tested here must not depend on what the machine is good at.
+        fixed = ["data.downsample=1", f"training.out={tmp_path / 'run'}", "training.precision=fp32"]
+        return load_config("debug", overrides=[*fixed, *overrides])
+
+    return make
+
+
+def log_lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_hash(checkpoint: Checkpoint) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(checkpoint.model.state_dict().items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_a_run_leaves_its_config_its_log_and_its_checkpoints(breakout_run: Path) -> None:
+    names = {path.name for path in breakout_run.iterdir()}
+    assert names == {"config.yaml", "metrics.jsonl", "best.pt", "step_10.pt", "step_20.pt"}
+    expected = load_config("debug", overrides=[f"training.out={breakout_run}", "data.downsample=2"])
+    assert load_config(file=breakout_run / "config.yaml") == expected
+
+
+def test_the_summary_says_what_was_done(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    said: list[str] = []
+    summary = train(toy_config(), toy_store, said.append)
+    assert summary.steps == 20
+    assert summary.best == Path(toy_config().training.out) / "best.pt"
+    assert summary.pairs_per_second == pytest.approx(20 * 8 / summary.seconds)
+    assert summary.metrics == load_checkpoint(summary.best, "cpu").metrics
+    assert any("36 pairs of 3 episodes; validating on 12 pairs of 1" in line for line in said)
+
+
+def test_metrics_are_named_by_stage_group_and_name(breakout_run: Path) -> None:
+    lines = log_lines(breakout_run)
+    seen: dict[str, set[str]] = {"train": set(), "val": set()}
+    for line in lines:
+        assert line.keys() > {"step", "seconds"}
+        for key in line.keys() - {"step", "seconds"}:
+            stage, group, _ = key.split("/")
+            seen[stage].add(group)
+            assert math.isfinite(line[key]), key
+    assert seen == GROUPS
+    assert [line["step"] for line in lines if "train/loss/reconstruction" in line] == [5, 10, 15, 20]
+    assert [line["step"] for line in lines if "val/recon/mse" in line] == [10, 20]
+
+
+def test_the_last_step_is_always_logged_and_validated(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    lines = log_lines(train(toy_config("training.steps=7"), toy_store, quiet).best.parent)
+    assert [line["step"] for line in lines if "train/recon/psnr_db" in line] == [5, 7]
+    assert [line["step"] for line in lines if "val/recon/mse" in line] == [7]
+
+
+def test_the_best_checkpoint_has_the_lowest_validation_error(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([0.5, 0.2, 0.3, 0.4])
+
+    def validate(*_: object) -> dict[str, float]:
+        return {"val/recon/mse": next(errors)}
+
+    monkeypatch.setattr(training, "validate", validate)
+    summary = train(toy_config("training.validate_every=5"), toy_store, quiet)
+    best = load_checkpoint(summary.best, "cpu")
+    assert (best.step, best.metrics) == (10, {"val/recon/mse": 0.2})
+    assert summary.metrics == best.metrics
+
+
+def test_a_real_run_keeps_the_lowest_error_of_its_log(breakout_run: Path, breakout_checkpoint: Checkpoint) -> None:
+    logged = {line["step"]: line["val/recon/mse"] for line in log_lines(breakout_run) if "val/recon/mse" in line}
+    best = breakout_checkpoint
+    assert best.metrics["val/recon/mse"] == min(logged.values()) == logged[best.step]
+
+
+def test_the_kept_steps_hold_the_optimizer_and_the_best_does_not(breakout_run: Path) -> None:
+    best, kept = (torch.load(breakout_run / name, weights_only=True) for name in ("best.pt", "step_20.pt"))
+    assert "optimizer" not in best
+    assert kept["optimizer"]["state"]
+    assert kept["step"] == 20
+
+
+def test_the_split_in_the_checkpoint_holds_each_episode_once(breakout_checkpoint: Checkpoint) -> None:
+    split = breakout_checkpoint.split
+    assert sorted(name for names in split.values() for name in names) == ["0", "1", "2", "3", "4", "5"]
+    assert all(split[stage] for stage in ("train", "val", "test"))
+
+
+def test_validation_sees_the_validation_episodes_alone(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    validate = training.validate
+
+    def spy(model: Any, dataset: Any, options: Any) -> dict[str, float]:
+        seen.append([episode.name for episode in dataset.episodes])
+        return validate(model, dataset, options)
+
+    monkeypatch.setattr(training, "validate", spy)
+    summary = train(toy_config(), toy_store, quiet)
+    assert seen == [load_checkpoint(summary.best, "cpu").split["val"]] * 2
+
+
+def test_the_loss_falls(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    config = toy_config("training.steps=40", "training.learning_rate=3e-3")
+    lines = [
+        line for line in log_lines(train(config, toy_store, quiet).best.parent) if "train/loss/reconstruction" in line
+    ]
+    losses = [line["train/loss/reconstruction"] for line in lines]
+    assert losses[-1] < losses[0] / 3
+    assert lines[-1]["train/recon/psnr_db"] > lines[0]["train/recon/psnr_db"] + 4
+
+
+def test_a_seed_gives_the_same_weights_again(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    def weights(out: str, seed: int) -> str:
+        config = toy_config(f"training.out={toy_store.path.parent / out}", f"training.seed={seed}")
+        train(config, toy_store, quiet)
+        return weights_hash(load_checkpoint(toy_store.path.parent / out / "step_20.pt", "cpu"))
+
+    first = weights("a", 3)
+    torch.rand(5)  # what was drawn before must not matter
+    assert weights("b", 3) == first
+    assert weights("c", 4) != first
+
+
+def plant_nan(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[int], bool]) -> None:
+    """Lets the loss of those steps, counted from 1, be NaN."""
+    steps = iter(range(1, 10_000))
+
+    def spoilt(*arguments: Any) -> dict[str, torch.Tensor]:
+        terms = loss_terms(*arguments)
+        factor = math.nan if is_bad(next(steps)) else 1.0
+        return {**terms, "reconstruction": terms["reconstruction"] * factor}
+
+    monkeypatch.setattr(training, "loss_terms", spoilt)
+
+
+def test_a_step_whose_loss_is_nan_changes_no_weight(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_nan(monkeypatch, lambda step: step in (3, 4, 9))
+    summary = train(toy_config(), toy_store, quiet)
+    assert summary.steps == 20
+    kept = torch.load(summary.best.parent / "step_20.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in kept["model"].values())
+    assert {int(state["step"]) for state in kept["optimizer"]["state"].values()} == {17}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_not_followed(bad: float) -> None:
+    assert not training.is_finite(torch.tensor(1.0), torch.tensor(bad))
+    assert not training.is_finite(torch.tensor(bad), torch.tensor(1.0))
+    assert training.is_finite(torch.tensor(1.0), torch.tensor(1.0))
+
+
+def test_a_loss_that_stays_nan_ends_the_run_and_names_the_last_good_checkpoint(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_nan(monkeypatch, lambda step: step > 12)
+    config = toy_config("training.steps=100")
+    with pytest.raises(TrainingError) as raised:
+        train(config, toy_store, quiet)
+    best = Path(config.training.out) / "best.pt"
+    assert f"not finite for {MAX_NON_FINITE} steps, up to step {12 + MAX_NON_FINITE}" in str(raised.value)
+    assert f"the last good checkpoint is {best}" in str(raised.value)
+    assert "lower training.learning_rate" in str(raised.value)
+    model = load_checkpoint(best, "cpu").model
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_a_loss_that_is_nan_now_and_then_does_not_end_the_run(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_nan(monkeypatch, lambda step: step % MAX_NON_FINITE != 0)
+    assert train(toy_config("training.steps=25"), toy_store, quiet).steps == 25
+
+
+def test_a_run_that_is_nan_from_the_start_names_no_checkpoint_that_is_not_there(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_nan(monkeypatch, lambda step: True)
+    with pytest.raises(TrainingError, match="no checkpoint was written yet"):
+        train(toy_config("training.validate_every=1000"), toy_store, quiet)
+
+
+def test_an_older_runs_checkpoint_is_not_called_the_last_good_one(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(toy_config("training.steps=2"), toy_store, quiet)
+    plant_nan(monkeypatch, lambda step: True)
+    with pytest.raises(TrainingError, match="no checkpoint was written yet"):
+        train(toy_config("training.validate_every=1000"), toy_store, quiet)
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "ema"])
+def test_a_batch_that_overflows_leaves_the_model_finite(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, quantizer: str
+) -> None:
+    to_float, calls = training.to_float, iter(range(10_000))
+
+    def overflow(frames: torch.Tensor) -> torch.Tensor:
+        return to_float(frames) * (math.nan if next(calls) == 6 else 1.0)  # two calls a step: in the fourth
+
+    monkeypatch.setattr(training, "to_float", overflow)
+    summary = train(toy_config(f"model.quantizer.name={quantizer}"), toy_store, quiet)
+    model = load_checkpoint(summary.best.parent / "step_20.pt", "cpu").model
+    assert [name for name, value in model.state_dict().items() if not value.isfinite().all()] == []
+
+
+def rate(progress: float, **options: Any) -> float:
+    settings = TrainingConfig(learning_rate=1.0, final_learning_rate=0.2, **options)
+    optimizer = make_optimizer(torch.nn.Linear(1, 1), settings)
+    set_learning_rate(optimizer, settings, progress)
+    return optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"), [(0.0, 1.0), (0.25, 0.6 + 0.4 * math.cos(math.pi / 4)), (0.5, 0.6), (1.0, 0.2)]
+)
+def test_the_learning_rate_follows_a_cosine(progress: float, expected: float) -> None:
+    assert rate(progress) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.01), (0.05, 0.5), (0.1, 1.0), (0.55, 0.6), (1.0, 0.2)])
+def test_the_learning_rate_rises_over_the_warm_up_first(progress: float, expected: float) -> None:
+    assert rate(progress, warmup=0.1) == pytest.approx(expected)
+
+
+def test_the_clock_counts_steps_where_there_is_no_limit() -> None:
+    clock = Clock(TrainingConfig(steps=200))
+    assert [clock.progress(step) for step in (0, 50, 200, 300)] == [0.0, 0.25, 1.0, 1.0]
+    assert [clock.is_over(step) for step in (0, 199, 200)] == [False, False, True]
+
+
+def test_the_clock_counts_time_where_the_limit_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(TrainingConfig(steps=200, max_minutes=2))
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock.started + 90)
+    assert clock.progress(50) == 0.75
+    assert clock.progress(180) == 0.9
+    assert not clock.is_over(50)
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock.started + 121)
+    assert clock.progress(50) == 1.0
+    assert clock.is_over(50)
+
+
+def test_a_time_limit_ends_the_run_with_its_schedule_done(
+    toy_store: FrameStore, toy_config: Callable[..., Config]
+) -> None:
+    summary = train(toy_config("training.steps=1000000", "training.max_minutes=0.002"), toy_store, quiet)
+    assert 1 <= summary.steps < 1_000_000
+    assert summary.best.exists()
+    assert log_lines(summary.best.parent)[-1]["step"] == summary.steps
+
+
+def test_unused_codes_are_seeded_again_until_told_to_stop(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lapa_plugins.quantizers.vq import VectorQuantizer
+
+    steps: list[int] = []
+    moved: list[int] = []
+    forward, reseed = VectorQuantizer.forward, VectorQuantizer.reseed_unused
+
+    def count(self: VectorQuantizer, latent: torch.Tensor) -> Any:
+        if self.training:
+            steps.append(1)
+        return forward(self, latent)
+
+    def spy(self: VectorQuantizer, latent: torch.Tensor) -> int:
+        moved.append(len(steps))
+        assert len(latent) == 8
+        return reseed(self, latent)
+
+    monkeypatch.setattr(VectorQuantizer, "forward", count)
+    monkeypatch.setattr(VectorQuantizer, "reseed_unused", spy)
+    train(toy_config("training.reseed_until=0.7"), toy_store, quiet)
+    assert moved == [5, 10]  # progress before step 15 is 0.7
+
+
+def test_dead_codes_come_back_to_life(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    def codes_used(*overrides: str) -> float:
+        config = toy_config("model.quantizer.num_codes=64", "training.steps=30", *overrides)
+        return log_lines(train(config, toy_store, quiet).best.parent)[-1]["val/codebook/codes_used"]
+
+    assert codes_used("training.reseed_every=5") > codes_used("training.reseed_every=1000")
+
+
+@pytest.mark.parametrize("episodes", [1, 2])
+def test_too_few_episodes_for_a_split_are_an_error(
+    record_toy: Callable[..., Path], toy_config: Callable[..., Config], tmp_path: Path, episodes: int
+) -> None:
+    store = open_store(record_toy(tmp_path / "few", episodes=episodes), notify=quiet)
+    with pytest.raises(DataError, match=rf"only {episodes} usable episode.*record more"):
+        train(toy_config(), store, quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_pairs_for_a_batch_are_an_error(
+    record_toy: Callable[..., Path], toy_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    store = open_store(record_toy(tmp_path / "few", episodes=3, steps=5), notify=quiet)
+    with pytest.raises(DataError, match=r"5 training pairs do not fill one batch of 8.*training.batch_size"):
+        train(toy_config(), store, quiet)
+
+
+def test_frames_too_small_for_the_model_are_an_error(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match=r"data.downsample: 5 leaves frames of 8 x 6"):
+        train(toy_config("data.downsample=5"), toy_store, quiet)
+
+
+def test_the_checkpoint_holds_the_whole_configuration(breakout_run: Path) -> None:
+    stored = torch.load(breakout_run / "best.pt", weights_only=True)
+    assert config_from_dict(stored["config"]) == load_config(file=breakout_run / "config.yaml")
