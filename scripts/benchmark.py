@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lapa.checkpoint import load_model
 from lapa.config import load_config
 from lapa.data.files import write_text
 from lapa.data.frames import FrameFormat, read_png, to_float
@@ -25,11 +26,12 @@ from lapa.data.store import FrameStore, open_store
 from lapa.device import autocast, has_fast_bf16, pick_device
 from lapa.labelling import Labeller
 from lapa.losses import loss_terms, loss_weights, weighted_sum
+from lapa.pretrained import default_checkpoint
 from lapa.progress import notify
 from lapa.training import make_model, make_optimizer
 
-PRESETS = {"laptop": 8, "breakout": 8}
-"""What is trained and labelled, with the batch size of each."""
+TRAINED = {"laptop": 8, "breakout": 8}
+"""Presets whose training is measured, with the batch size of each."""
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
@@ -70,8 +72,8 @@ def measure_storage(root: Path, store: FrameStore, seconds: float) -> dict[str, 
     }
 
 
-def measure_model(store: FrameStore, preset: str, batch_size: int, seconds: float) -> dict[str, float]:
-    """Pairs per second trained, and labelled one by one and in batches of 64."""
+def measure_training(store: FrameStore, preset: str, batch_size: int, seconds: float) -> float:
+    """Pairs per second of the training step."""
     config = load_config(preset)
     device = pick_device()
     format = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
@@ -92,22 +94,22 @@ def measure_model(store: FrameStore, preset: str, batch_size: int, seconds: floa
         optimizer.step()
         return batch_size
 
-    trained = rate(train, seconds)
-    labeller = Labeller(model.eval().requires_grad_(False))
+    return rate(train, seconds)
 
-    def label(count: int) -> Callable[[], int]:
-        def work() -> int:
-            pair = pairs[rng.choice(len(pairs), count)].to(device)
-            labeller(pair.current, pair.next).cpu()
-            return count
 
-        return work
+def measure_labelling(store: FrameStore, batch_size: int, seconds: float) -> float:
+    """Pairs per second labelled by the model that comes with the package, frames prepared already."""
+    model = load_model(default_checkpoint())
+    labeller = Labeller(model)
+    pairs = PairDataset(store, store.episodes[:1], model.format, preload=True)
+    rng = np.random.default_rng(0)
 
-    return {
-        "trained_pairs_per_s": trained,
-        "labelled_pairs_per_s_batch_1": rate(label(1), seconds),
-        "labelled_pairs_per_s_batch_64": rate(label(64), seconds),
-    }
+    def label() -> int:
+        pair = pairs[rng.choice(len(pairs), batch_size)]
+        labeller(pair.current, pair.next).cpu()
+        return batch_size
+
+    return rate(label, seconds)
 
 
 def main() -> None:
@@ -127,14 +129,21 @@ def main() -> None:
             record(make_env(), root, episodes=4, max_steps=300)
         store = open_store(root)
         device = pick_device()
+        notify("storage")
         figures: dict[str, object] = {
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}, "
             f"{'bf16' if has_fast_bf16(device) else 'fp32'}, torch {torch.__version__}",
             "storage": measure_storage(root, store, arguments.seconds),
         }
-        for preset, batch_size in PRESETS.items():
-            notify(f"measuring preset {preset}")
-            figures[preset] = measure_model(store, preset, batch_size, arguments.seconds)
+        notify("training")
+        figures["trained_pairs_per_s"] = {
+            preset: measure_training(store, preset, batch_size, arguments.seconds)
+            for preset, batch_size in TRAINED.items()
+        }
+        notify("labelling")
+        figures["labelled_pairs_per_s"] = {
+            f"batch {batch_size}": measure_labelling(store, batch_size, arguments.seconds) for batch_size in (1, 8, 64)
+        }
     text = json.dumps(figures, indent=2)
     write_text(arguments.out, text + "\n")
     print(text)

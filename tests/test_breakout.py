@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from lapa_envs.atari import make_env
-from lapa_envs.recording import make_policy
 
 from lapa.data.episodes import Truth
 from lapa.data.frames import FrameFormat, prepare, to_float
@@ -26,6 +24,8 @@ from lapa.evaluation.breakout import (
     screen_state,
     to_luma,
 )
+from lapa_envs.atari import make_env
+from lapa_envs.recording import make_policy
 
 POINTS = np.array([7, 7, 4, 4, 1, 1])
 """Of a brick in each row, from the top."""

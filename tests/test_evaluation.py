@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lapa_envs.atari import make_env
-from lapa_envs.recording import record
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import nn
@@ -30,6 +28,8 @@ from lapa.evaluation.probe import ProbeData, probe_metrics
 from lapa.evaluation.reconstruction import CHANGED, ReconstructionError, mean_ssim, psnr_db, squared_errors
 from lapa.evaluation.report import format_table, read_history, summary_rows, write_report
 from lapa.labelling import label
+from lapa_envs.atari import make_env
+from lapa_envs.recording import record
 
 NEED_NO_TRUTH = {
     *(f"recon/{who}{what}" for who in ("", "copy_", "shuffled_") for what in ("psnr_db", "changed_psnr_db")),

@@ -10,13 +10,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from lapa_envs.atari import make_env
-from lapa_envs.recording import make_policy, record
 from PIL import Image
 
 from lapa.data.episodes import Episode, list_episodes, read_episode
 from lapa.errors import DataError
 from lapa.evaluation.breakout import find_paddle, screen_state, to_luma
+from lapa_envs.atari import make_env
+from lapa_envs.recording import make_policy, record
 
 STEPS = 20
 

@@ -13,8 +13,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from lapa.pretrained import default_checkpoint
-from lapa_envs import LatentActionWrapper, make_env
 from PIL import Image
 
 from lapa.checkpoint import Checkpoint, save_checkpoint
@@ -25,6 +23,8 @@ from lapa.errors import CheckpointError, DataError
 from lapa.extraction import LatentActionDataset, extract
 from lapa.labelling import label
 from lapa.model import LatentActionModel
+from lapa.pretrained import default_checkpoint
+from lapa_envs import LatentActionWrapper, make_env
 
 GRID = (27, 20)
 STEPS = 40

@@ -8,12 +8,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.utils import RecordConstructorArgs
-from lapa.pretrained import default_checkpoint
 
 from lapa.checkpoint import load_checkpoint
 from lapa.data.frames import prepare
 from lapa.errors import DataError
 from lapa.labelling import Labeller
+from lapa.pretrained import default_checkpoint
 
 FRAME_SOURCES = ("obs", "render")
 

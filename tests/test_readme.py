@@ -1,0 +1,67 @@
+"""Every command and every piece of Python in the README runs; long ones with a smaller preset and fewer steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from lapa.cli import main
+
+README = Path(__file__).parent.parent / "README.md"
+SHORTER = {
+    "--preset laptop": "--preset debug",
+    "--episodes 16": "--episodes 4 --max-steps 40",
+    "--steps 200": "--steps 5",
+}
+BY_MAKE = ("make demo", "make test", "make check", "make format", "make bench")
+"""Run by people and by CI; here only that the Makefile has them."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
+def shell_lines() -> list[str]:
+    lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the README's plugin in it, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    plugin = next(block for block in blocks("python") if block.startswith("# my_plugin.py"))
+    (tmp_path / "my_plugin.py").write_text(plugin)
+    return tmp_path
+
+
+def test_every_shell_line_is_of_a_kind_that_is_tested() -> None:
+    makefile = (README.parent / "Makefile").read_text()
+    for line in shell_lines():
+        if line in BY_MAKE:
+            assert re.search(rf"^{line.split()[1]}:", makefile, flags=re.MULTILINE), line
+        else:
+            assert line.startswith("lapa ") or line == "pip install .", line
+
+
+def test_the_commands_and_the_python_run_in_order(workplace: Path) -> None:
+    commands = [line for line in shell_lines() if line.startswith("lapa ")]
+    # The pipeline first: other sections use what it makes.
+    for line in sorted(commands, key=lambda line: not line.startswith("lapa record")):
+        for long, short in SHORTER.items():
+            line = line.replace(long, short)
+        if line.startswith("lapa train") and "--preset" not in line:
+            line += " --preset debug"
+        assert main(shlex.split(line)[1:]) == 0, line
+    assert (workplace / "report" / "report.html").exists()
+    assert (workplace / "labels.jsonl").read_text().count("\n") == 5
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        if not block.startswith("# my_plugin.py"):
+            exec(compile(block, str(README), "exec"), names)
+    assert names["codes"].shape == names["code"].shape  # type: ignore[attr-defined]
