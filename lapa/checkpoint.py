@@ -24,6 +24,17 @@ from lapa.model import LatentActionModel
 
 KIND = "lapa.latent_action_model"
 VERSION = 1
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OSError,
+)
+"""All that torch raises when it loads a file that is cut, or something else altogether."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +100,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Ch
         config = config_from_dict(state["config"])
         model = LatentActionModel(config.model, FrameFormat(**state["format"]))
         model.load_state_dict(state["model"])
+        step = int(state["step"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not fit this installation: {error}") from None
     except (KeyError, TypeError, RuntimeError) as error:
@@ -100,7 +112,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Ch
         model=model.eval().requires_grad_(False),
         config=config,
         split=state.get("split", {}),
-        step=state["step"],
+        step=step,
         metrics=state.get("metrics", {}),
         digest=file_digest(path),
         path=path,
@@ -129,7 +141,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint; train one with `lapa train`") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path}: is a folder; name the file in it, such as {path / 'best.pt'}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+    except PermissionError:
+        raise
+    except UNREADABLE:
         raise CheckpointError(f"{path}: not a checkpoint, or a cut one; train again or name another file") from None
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise CheckpointError(f"{path}: not a checkpoint of lapa; name one written by `lapa train`")

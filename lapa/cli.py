@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for add in (add_train, add_extract, add_evaluate, add_doctor):
         add(subparsers)
     for point in sorted(metadata.entry_points(group="lapa.commands"), key=lambda point: point.name):
-        point.load()(subparsers)
+        add_foreign(point, subparsers)
     arguments = parser.parse_args(argv)
     try:
         import_plugins(getattr(arguments, "plugin", []))
@@ -43,6 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("lapa: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def add_foreign(point: metadata.EntryPoint, subparsers: Subparsers) -> None:
+    """Adds a subcommand that an entry point names; a broken one is reported, and harms no other."""
+    try:
+        point.load()(subparsers)
+    except Exception as error:  # a stranger's module can raise anything
+        print(f"lapa: command '{point.name}' of {point.value} cannot be loaded: {error}", file=sys.stderr)
 
 
 def run_command(name: str) -> int:

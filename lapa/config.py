@@ -7,11 +7,13 @@ the frame size, are no options: they are measured on the recording.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -187,16 +189,20 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     if preset not in presets():
         raise ConfigError(f"unknown preset '{preset}'; known: {', '.join(presets())}")
     merged = _merge(OmegaConf.structured(Config), _read_yaml(resources.files("lapa") / "presets" / f"{preset}.yaml"))
-    if file is not None:
-        merged = _merge(merged, _read_yaml(file), where=f"{file}: ")
+    given = [(f"{file}: ", "", _read_yaml(file))] if file is not None else []
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not (key and equals):
             raise ConfigError(f"override '{override}' is not of the form dotted.key=value")
         try:
-            merged = _merge(merged, OmegaConf.from_dotlist([override]), at=key)
-        except YAMLError:
+            given.append(("", key, OmegaConf.from_dotlist([override])))
+        except (YAMLError, OmegaConfBaseException):
             raise ConfigError(f"{key}: the value in '{override}' is not valid YAML; quote it") from None
+    for _, _, changes in given:
+        merged = _drop_foreign_options(merged, changes)
+    for where, key, changes in given:
+        for section in changes:  # one by one, so that an error can name it
+            merged = _merge(merged, OmegaConf.create({section: changes[section]}), where=where, at=key or str(section))
     return _finish(merged)
 
 
@@ -256,19 +262,21 @@ def _finish(merged: DictConfig) -> Config:
 
 def _merge(base: DictConfig, changes: Any, *, where: str = "", at: str = "") -> DictConfig:
     """Merges changes; an error names where they come from and the dotted key."""
-    base = _drop_foreign_options(base, changes)
     try:
         merged = OmegaConf.merge(base, changes)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError) as error:
         key = getattr(error, "full_key", None) or at
-        raise ConfigError(f"{where}{key}: {_first_line(error)}") from None
+        message = _first_line(error)
+        if "$VALUE" in message:  # OmegaConf's own placeholders, when an element of a list has the wrong type
+            message = f"{OmegaConf.select(changes, at)} has an element of the wrong type"
+        raise ConfigError(f"{where}{key}: {message}") from None
     assert isinstance(merged, DictConfig)
     return merged
 
 
 def _drop_foreign_options(base: DictConfig, changes: Any) -> DictConfig:
     """Lets one word swap a plugin: options the base set for the old one stay only if the new one has them too."""
-    if not (isinstance(changes, DictConfig) and "model" in base and isinstance(changes.get("model"), DictConfig)):
+    if not isinstance(changes.get("model"), DictConfig):
         return base
     values: Any = OmegaConf.to_container(base)
     for role, members in PLUGIN_SECTIONS.items():
@@ -276,7 +284,10 @@ def _drop_foreign_options(base: DictConfig, changes: Any) -> DictConfig:
         name = section.get("name") if isinstance(section, DictConfig) else None
         if not isinstance(name, str) or name == values["model"][role].get("name") or name not in members.names():
             continue  # an unknown name is reported by _finish, with its dotted path
-        known = {field.name for field in dataclasses.fields(members.get(name).Config)} | {"name"}
+        try:
+            known = {field.name for field in dataclasses.fields(members.get(name).Config)} | {"name"}
+        except RegistryError:
+            continue  # likewise
         values["model"][role] = {key: value for key, value in values["model"][role].items() if key in known}
     rebuilt = OmegaConf.merge(OmegaConf.structured(Config), values)
     assert isinstance(rebuilt, DictConfig)
@@ -285,7 +296,8 @@ def _drop_foreign_options(base: DictConfig, changes: Any) -> DictConfig:
 
 def _read_yaml(path: Any) -> Any:
     try:
-        values = OmegaConf.create(path.read_text())
+        plain = yaml.safe_load(path.read_text()) or {}
+        values = OmegaConf.create(path.read_text()) if isinstance(plain, dict) else None
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
@@ -314,12 +326,19 @@ def _check_values(config: Config) -> None:
         "model.tokens: must be 0 (keep the grid) or more": model.tokens >= 0,
         "model.decoder.channels: needs at least one positive width": bool(model.decoder.channels)
         and min(model.decoder.channels) > 0,
-        "loss: weights must not be negative": min(dataclasses.astuple(loss)) >= 0,
+        "loss: weights must be finite and not negative": all(
+            math.isfinite(weight) and weight >= 0 for weight in dataclasses.astuple(loss)
+        ),
+        "data.split_seed: must not be negative": data.split_seed >= 0,
+        "training.seed: must not be negative": training.seed >= 0,
+        "training.num_workers: must not be negative": training.num_workers >= 0,
+        "training.reseed_until: must be a share in [0, 1]": 0 <= training.reseed_until <= 1,
         "model.decoder.up_channels: needs one width for each of model.decoder.channels, and the same last one first": (
             model.decoder.up_channels is None
             or (
                 len(model.decoder.up_channels) == len(model.decoder.channels)
                 and model.decoder.up_channels[0] == model.decoder.channels[-1]
+                and min(model.decoder.up_channels) > 0
             )
         ),
         "loss.change: needs model.change_head=true, and model.change_head needs loss.change above 0": (

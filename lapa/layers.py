@@ -16,6 +16,16 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
     return height, width
 
 
+def check_widths(channels: Sequence[int]) -> None:
+    """Checks the widths of a stack of layers.
+
+    Raises:
+        ValueError: there is none, or one is not positive.
+    """
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels: needs at least one width, all positive, not {list(channels)}")
+
+
 def down_block(before: int, after: int) -> nn.Sequential:
     """Halves height and width, rounding up. Kernel 3: kernel 4 would round down and turn 210 into 6, not 7."""
     return nn.Sequential(

@@ -123,7 +123,7 @@ def test_a_handmade_png_is_read(tmp_path):
     assert (read_png(tmp_path / "0.png") == 200).all()
 
 
-@pytest.mark.parametrize("stream", [b"", b"no zlib", zlib.compress(ROWS)[:6], zlib.compress(ROWS[:100])], ids=range(4))
+@pytest.mark.parametrize("stream", [b"", b"no zlib", zlib.compress(ROWS)[:6]], ids=range(3))
 def test_a_png_with_right_checksums_around_a_broken_pixel_stream_is_refused_by_name(tmp_path, stream):
     (tmp_path / "7.png").write_bytes(png_around(stream))
     with pytest.raises(DataError, match=r"7\.png: .*delete the file"):

@@ -383,6 +383,7 @@ def test_codes_used_in_evaluation_count_as_unused(kind):
 def test_a_reseeded_code_stays_where_it_was_put_until_it_is_trained(kind):
     quantizer = codebook_quantizer(kind, num_codes=8)
     quantizer(torch.randn(8, 2, 1, 1))
+    quantizer.used[3] = 0
     quantizer.reseed_unused(as_grid([[50.0, 1.0]]))
     quantizer(torch.randn(64, 2, 1, 1))
     distance = (quantizer.codebook - torch.tensor([50.0, 1.0])).norm(dim=1).min()

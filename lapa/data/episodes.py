@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lapa.data.files import DAMAGED_NPZ
 from lapa.errors import DataError
 
 PER_STEP = ("actions", "rewards", "terminated", "truncated")
@@ -124,8 +124,10 @@ def read_truth(path: Path) -> Truth:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (*PER_STEP, *PER_FRAME) if name in stored}
             meta = json.loads(str(stored["meta"])) if "meta" in stored else {}
+        if not isinstance(meta, dict):
+            raise ValueError("meta is no JSON object")
         return Truth(**arrays, meta=meta)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED_NPZ as error:
         raise DataError(f"{path}: cannot be used ({error}); delete it or record the episode again") from None
 
 

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+DAMAGED_NPZ = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    RuntimeError,  # NotImplementedError too: a damaged byte can ask for an unknown compression
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""All that numpy raises when it reads an ``npz`` that was cut, overwritten, or never was one."""
 
 
 @contextmanager

@@ -66,7 +66,9 @@ def read_png(path: Path) -> np.ndarray:
     try:
         content = path.read_bytes()
         if (opencv := _opencv()) is not None and _is_intact_rgb_png(content):
-            return opencv.imdecode(np.frombuffer(content, np.uint8), opencv.IMREAD_COLOR_RGB)
+            frame = opencv.imdecode(np.frombuffer(content, np.uint8), opencv.IMREAD_COLOR_RGB)
+            if frame is not None:  # else Pillow says what is wrong
+                return np.asarray(frame)
         with Image.open(io.BytesIO(content)) as image:
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:

@@ -24,7 +24,7 @@ import numpy as np
 import zstandard
 
 from lapa.data.episodes import TRUTH_FILE, Truth, list_episodes, read_episode
-from lapa.data.files import atomic_file
+from lapa.data.files import DAMAGED_NPZ, atomic_file
 from lapa.data.frames import read_png
 from lapa.errors import DataError
 from lapa.progress import notify as print_line
@@ -87,7 +87,7 @@ class StoreWriter:
         self.episodes: list[StoredEpisode] = []
         self._file = file
         self._lengths: list[int] = []
-        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
         file.write(MAGIC)
 
     def add(self, name: str, numbers: np.ndarray, truth: Truth, frames: Iterable[np.ndarray | bytes]) -> None:
@@ -154,7 +154,7 @@ class FrameStore:
             self._read_index()
         except FileNotFoundError:
             raise DataError(f"{path}: no such packed store") from None
-        except (ValueError, KeyError, struct.error, OSError, EOFError) as error:
+        except (*DAMAGED_NPZ, struct.error) as error:
             raise DataError(f"{path}: not a packed store, or a cut one ({error}); delete it and pack again") from None
 
     def _read_index(self) -> None:
@@ -187,9 +187,18 @@ class FrameStore:
         return self._map[self._starts[index] : self._ends[index]]
 
     def frame(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, read-only."""
-        raw = self._decompressor.decompress(self.block(index))
-        return np.frombuffer(raw, dtype=np.uint8).reshape(*self.frame_size, 3)
+        """(H, W, 3) uint8 RGB, read-only.
+
+        Raises:
+            DataError: the frame's block is damaged.
+        """
+        try:
+            raw = self._decompressor.decompress(self.block(index))
+            return np.frombuffer(raw, dtype=np.uint8).reshape(*self.frame_size, 3)
+        except (zstandard.ZstdError, ValueError) as error:
+            raise DataError(
+                f"{self.path}: frame {index} is damaged ({error}); delete the file and pack again"
+            ) from None
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """(N, H, W, 3) uint8 RGB."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
-from lapa.layers import down_block, halved
+from lapa.layers import check_widths, down_block, halved
 
 
 class ConvEncoder(Encoder):
@@ -20,6 +20,9 @@ class ConvEncoder(Encoder):
         """``channels``: the width after each halving."""
 
         channels: tuple[int, ...] = (64, 128, 256, 512, 512)
+
+        def __post_init__(self) -> None:
+            check_widths(self.channels)
 
     def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
-from lapa.layers import down_block, halved
+from lapa.layers import check_widths, down_block, halved
 
 
 class ResidualEncoder(Encoder):
@@ -21,6 +21,11 @@ class ResidualEncoder(Encoder):
 
         channels: tuple[int, ...] = (32, 64, 128, 256, 256)
         num_blocks: int = 1
+
+        def __post_init__(self) -> None:
+            check_widths(self.channels)
+            if self.num_blocks < 0:
+                raise ValueError("num_blocks: must not be negative")
 
     def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
         super().__init__()

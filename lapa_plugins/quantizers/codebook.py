@@ -67,7 +67,10 @@ class CodebookQuantizer(Quantizer):
 
     def _move(self, which: Tensor, flat: Tensor) -> None:
         """Puts the codes ``which`` on encodings drawn from ``flat`` (N, D)."""
-        drawn = torch.randint(len(flat), (len(which),), device=flat.device)
+        if len(flat) >= len(which):
+            drawn = torch.randperm(len(flat), device=flat.device)[: len(which)]  # no two codes on one encoding
+        else:
+            drawn = torch.randint(len(flat), (len(which),), device=flat.device)
         self.codebook[which] = flat[drawn].to(self.codebook.dtype)
 
     @torch.no_grad()
@@ -79,6 +82,16 @@ class CodebookQuantizer(Quantizer):
         share = counts / counts.sum()
         perplexity = torch.special.entr(share).sum().exp()
         return {"perplexity": perplexity, "codes_used": (counts > 0).sum()}
+
+
+def check_num_codes(num_codes: int) -> None:
+    """Checks the size of a codebook.
+
+    Raises:
+        ValueError: fewer than two codes.
+    """
+    if num_codes < 2:
+        raise ValueError(f"num_codes: needs at least 2, not {num_codes}")
 
 
 def flatten(latent: Tensor) -> Tensor:

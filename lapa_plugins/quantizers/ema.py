@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lapa.contracts import Quantized
-from lapa_plugins.quantizers.codebook import CodebookQuantizer, flatten, full_precision, unflatten
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, check_num_codes, flatten, full_precision, unflatten
 
 
 class EmaQuantizer(CodebookQuantizer):
@@ -34,6 +34,11 @@ class EmaQuantizer(CodebookQuantizer):
         commitment: float = 0.25
         decay: float = 0.99
         smoothing: float = 1e-5
+
+        def __post_init__(self) -> None:
+            check_num_codes(self.num_codes)
+            if self.commitment < 0 or not 0 <= self.decay < 1 or self.smoothing <= 0:
+                raise ValueError("commitment must not be negative, decay lies in [0, 1), smoothing is positive")
 
     def __init__(self, config: Config, *, latent_dim: int) -> None:
         super().__init__(config.num_codes, latent_dim)

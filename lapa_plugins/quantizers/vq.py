@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa.contracts import Quantized
-from lapa_plugins.quantizers.codebook import CodebookQuantizer, flatten, full_precision, unflatten
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, check_num_codes, flatten, full_precision, unflatten
 
 
 class VectorQuantizer(CodebookQuantizer):
@@ -37,6 +37,11 @@ class VectorQuantizer(CodebookQuantizer):
         commitment: float = 0.25
         entropy: float = 0.0
         temperature: float = 1.0
+
+        def __post_init__(self) -> None:
+            check_num_codes(self.num_codes)
+            if min(self.codebook, self.commitment, self.entropy) < 0 or self.temperature <= 0:
+                raise ValueError("codebook, commitment and entropy must not be negative, and temperature positive")
 
     def __init__(self, config: Config, *, latent_dim: int) -> None:
         super().__init__(config.num_codes, latent_dim)

@@ -1,0 +1,343 @@
+"""The commands do the whole way, and meet a user's mistake with one line that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lapa import registry, training
+from lapa.cli import main
+from lapa.config import presets
+from lapa.extraction import LatentActionDataset
+
+ROOT = Path(__file__).parent.parent
+LAPA = Path(sys.executable).with_name("lapa")
+TRAIN = ["train", "--preset", "debug", "data.root=toy", "data.downsample=1", "training.out=run", "training.steps=4"]
+EXTRACT = ["extract", "--data", "toy", "--checkpoint"]
+PACKED = Path("toy/.lapa/frames.lapa")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def toy(here: Path, record_toy: Callable[..., Path]) -> Path:
+    """Five recorded toy episodes in ``toy``."""
+    return record_toy(here / "toy", steps=6)
+
+
+def run_process(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """Every file under a folder, by its path in there."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_whole_way_from_playing_to_live_labels(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["record", "--episodes", "3", "--max-steps", "12"]) == 0
+    assert "recorded 3 episodes into bulk_videos" in capsys.readouterr().out
+    assert main(["train", "--preset", "debug"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"best: checkpoints/latent_action/best.pt after 20 steps", told)
+    assert re.search(r"validation PSNR [\d.]+ dB, copying the current frame [\d.]+ dB", told)
+    assert main(["extract"]) == 0
+    assert "extracted 36 latent actions into latent_actions.lapa" in capsys.readouterr().out
+    assert len(LatentActionDataset("latent_actions.lapa")) == 36
+    assert main(["evaluate"]) == 0
+    told = capsys.readouterr().out
+    assert "report: report/report.html" in told
+    assert "left out: ball, paddle and bricks: too small after 5-fold downsampling" in told
+    assert re.search(r"PSNR gain over copying +[+-]\d", told)
+    assert json.loads((here / "report/metrics.json").read_text())["metrics"]["codebook/num_codes"] == 16
+    label = ["label", "--checkpoint", "checkpoints/latent_action/best.pt", "--steps", "3"]
+    assert main([*label, "--out", "live.jsonl"]) == 0
+    lines = [json.loads(line) for line in (here / "live.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert np.shape(lines[0]["latent_action"]) == (11, 8)
+    capsys.readouterr()
+    assert main(label) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()[:3]] == lines
+
+
+def test_a_store_is_packed_once_and_reused(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(TRAIN) == 0
+    assert "packed 5 episodes into toy/.lapa/frames.lapa, left out 0" in capsys.readouterr().out
+    assert main([*TRAIN, "training.out=again"]) == 0
+    assert "reusing toy/.lapa/frames.lapa (5 episodes, 35 frames)" in capsys.readouterr().out
+
+
+def test_a_config_file_and_overrides_are_taken_in_order(toy: Path) -> None:
+    Path("mine.yaml").write_text("training: {steps: 3, batch_size: 4}\n")
+    assert main(["train", "--config", "mine.yaml", *TRAIN[1:-1], "training.batch_size=5"]) == 0
+    written = Path("run/config.yaml").read_text()
+    assert "steps: 3\n" in written
+    assert "batch_size: 5\n" in written
+
+
+def test_a_bad_episode_is_left_out_and_counted_and_training_goes_on(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = toy / "2" / "4.png"
+    picture.write_bytes(picture.read_bytes()[:50])
+    for steps in (4, 5):  # packed anew, then reused: told both times
+        assert main([*TRAIN, f"training.steps={steps}"]) == 0
+        told = capsys.readouterr().out
+        assert "left out: " in told
+        assert "toy/2/4.png" in told
+        assert "4 episodes" in told
+    assert Path("run/best.pt").exists()
+
+
+def test_a_local_plugin_is_one_word_away(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.quantizers, "_entries", dict(registry.quantizers._entries))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("my_quantizer.py").write_text(
+        "from lapa.registry import quantizers\n"
+        "from lapa_plugins.quantizers.vq import VectorQuantizer\n"
+        "class Mine(VectorQuantizer):\n"
+        "    pass\n"
+        "quantizers.register('mine', Mine)\n"
+    )
+    assert main([*TRAIN, "model.quantizer.name=mine", "--plugin", "my_quantizer"]) == 0
+    assert "name: mine" in Path("run/config.yaml").read_text()
+    monkeypatch.delitem(sys.modules, "my_quantizer")
+
+
+def test_the_doctor_says_what_is_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    for fact in (torch.__version__, "gymnasium", ", ".join(presets()), str(here / "bulk_videos"), "device"):
+        assert fact in told
+    for role in (registry.encoders, registry.quantizers, registry.conditioners):
+        for name in role.names():
+            assert f"{name}: ok, from " in told
+    assert list(here.iterdir()) == []
+
+
+def test_the_doctor_names_a_broken_plugin(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.encoders.names()
+    monkeypatch.setattr(registry.encoders, "_entries", dict(registry.encoders._entries))
+    registry.encoders.register("broken", "no_such_module:Encoder", owner="someone")
+    assert main(["doctor"]) == 0
+    assert re.search(r"broken: BROKEN: .*someone.*no_such_module", capsys.readouterr().out)
+
+
+# Mistakes
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def keep_one_frame(toy: Path) -> None:
+    for path in toy.glob("*/*"):
+        if path.name != "0.png":
+            path.unlink()
+
+
+def resize(path: Path) -> None:
+    Image.open(path).resize((8, 8)).save(path)
+
+
+DATA_MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (shutil.rmtree, r"toy: no such folder; record episodes with `lapa record --out toy`"),
+    "empty": (
+        lambda toy: [shutil.rmtree(path) for path in toy.iterdir()],
+        r"toy: holds no episode folders; record some with `lapa record --out toy`",
+    ),
+    "one frame each": (keep_one_frame, r"toy/0: has 1 frame.*a pair needs two; delete it or record it again"),
+    "cut PNG": (lambda toy: cut(toy / "1" / "3.png"), r"toy/1/3.png: .*; record it again or delete"),
+    "zero bytes": (lambda toy: (toy / "1" / "3.png").write_bytes(b""), r"toy/1/3.png: .*; record it again or delete"),
+    "text": (lambda toy: (toy / "1" / "3.png").write_text("no"), r"toy/1/3.png: not a picture; record it again"),
+    "sizes": (
+        lambda toy: resize(toy / "1" / "3.png"),
+        r"toy/1/3.png: is 8 x 8, the other frames are 40 x 32; keep .* in different folders",
+    ),
+    "cut truth": (lambda toy: cut(toy / "1" / "episode.npz"), r"toy/1/episode.npz: .*; delete it or record"),
+}
+
+
+def fail_with_one_line(argv: list[str], capsys: pytest.CaptureFixture[str], allowed: frozenset[Path]) -> str:
+    """The error's line; the command must write no file but whole ones that are allowed."""
+    before = files(Path())
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    lines = [line for line in re.split(r"[\r\n]", told) if line.startswith("lapa: error:")]
+    assert len(lines) == 1, told
+    assert "Traceback" not in told
+    after = files(Path())
+    assert {path for path in after if after[path] != before.get(path)} <= allowed
+    return lines[0]
+
+
+@pytest.mark.parametrize("mistake", DATA_MISTAKES)
+def test_bad_recordings_are_one_line(mistake: str, toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, said = DATA_MISTAKES[mistake]
+    spoil(toy)
+    line = fail_with_one_line([*TRAIN, "--strict"], capsys, frozenset())
+    assert re.search(said, line)
+
+
+def test_recordings_without_any_good_episode_are_one_line(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep_one_frame(toy)
+    line = fail_with_one_line(TRAIN, capsys, frozenset())
+    assert re.search(r"toy: no usable episode among 5; .*toy/0: has 1 frame.*; delete it or record it again", line)
+
+
+CHECKPOINT_MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda path: None, r"some.pt: no such checkpoint; train one with `lapa train`"),
+    "text": (lambda path: path.write_text("hello"), r"some.pt: not a checkpoint, or a cut one; train again or name"),
+    "empty": (lambda path: path.touch(), r"some.pt: not a checkpoint, or a cut one; train again or name"),
+    "folder": (lambda path: path.mkdir(), r"some.pt: is a folder; name the file in it, such as some.pt/best.pt"),
+    "foreign": (
+        lambda path: torch.save({"model": {"weight": torch.zeros(2)}}, path),
+        r"some.pt: not a checkpoint of lapa; name one written by `lapa train`",
+    ),
+    "foreign module": (
+        lambda path: torch.save(torch.nn.Linear(1, 1), path),
+        r"some.pt: not a checkpoint",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["extract", "evaluate", "label"])
+@pytest.mark.parametrize("mistake", CHECKPOINT_MISTAKES)
+def test_bad_checkpoints_are_one_line(
+    mistake: str, command: str, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, said = CHECKPOINT_MISTAKES[mistake]
+    spoil(toy.parent / "some.pt")
+    data = [] if command == "label" else ["--data", "toy"]
+    line = fail_with_one_line([command, *data, "--checkpoint", "some.pt"], capsys, frozenset())
+    assert re.search(said, line)
+
+
+@pytest.mark.parametrize("command", ["extract", "evaluate"])
+def test_a_checkpoint_of_another_frame_size_is_one_line(
+    command: str, toy: Path, breakout_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [command, "--data", "toy", "--checkpoint", str(breakout_run / "best.pt")]
+    line = fail_with_one_line(argv, capsys, frozenset({PACKED}))
+    assert f"{breakout_run / 'best.pt'}: was trained on frames of 210 x 160, these are 40 x 32; train on" in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([*TRAIN, "training.stepz=3"], r"training.stepz"),
+        ([*TRAIN, "model.quantizer.num_codez=3"], r"model.quantizer.num_codez"),
+        ([*TRAIN, "training.steps=many"], r"training.steps: .*many"),
+        ([*TRAIN, "model.quantizer.num_codes=lots"], r"model.quantizer.num_codes: .*lots"),
+        ([*TRAIN, "training.steps"], r"'training.steps' is not of the form dotted.key=value"),
+        ([*TRAIN, "training.steps=0"], r"training.steps: must be at least 1"),
+        (["train", "--preset", "laptopp"], r"unknown preset 'laptopp'; known: .*laptop"),
+        (["train", "--config", "none.yaml"], r"none.yaml: no such file"),
+        (
+            [*TRAIN, "model.quantizer.name=vqq"],
+            r"model.quantizer.name: unknown quantizer 'vqq' \(did you mean 'vq'\?\)",
+        ),
+        ([*TRAIN, "--plugin", "no_such_plugin"], r"--plugin no_such_plugin: cannot be imported: ModuleNotFoundError"),
+        ([*TRAIN, "training.device=abacus"], r"'abacus' cannot be used here .*; take 'auto' or 'cpu'"),
+        ([*TRAIN, "training.batch_size=500"], r"18 training pairs do not fill one batch of 500; record more or lower"),
+        (["record", "--env", "ALE/Pongg-v5"], r"--env ALE/Pongg-v5: cannot be made"),
+        (["record", "--env", "CartPole-v1"], r"--env CartPole-v1: cannot be made"),
+        (["record", "--env", "ALE/Pong-v5"], r"knows only Breakout; take --policy random for other games"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_mistaken_options_are_one_line(
+    argv: list[str], said: str, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert re.search(said, fail_with_one_line(argv, capsys, frozenset({PACKED})))
+
+
+def refuse_to_write(*_: Any, dir: Path, **__: Any) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(dir))
+
+
+def fill_the_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(
+    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "mkstemp", refuse_to_write)
+    line = fail_with_one_line(TRAIN, capsys, frozenset())
+    assert re.search(r"toy/.lapa: Permission denied; check .*permissions", line)
+
+
+def test_a_disk_that_is_full_while_packing_is_one_line_and_leaves_nothing(
+    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", fill_the_disk)
+    line = fail_with_one_line(TRAIN, capsys, frozenset())
+    assert re.search(r"No space left on device; check .*free space", line)
+    assert "toy" in line, "which disk is full?"
+
+
+def test_an_interruption_ends_quietly(
+    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "loss_terms", interrupt)
+    assert main(TRAIN) == 130
+    assert capsys.readouterr().err.endswith("lapa: interrupted\n")
+
+
+# As a user calls them
+
+
+def test_the_installed_command_lists_its_subcommands() -> None:
+    done = run_process(LAPA, "--help")
+    assert done.returncode == 0
+    for name in ("record", "train", "extract", "evaluate", "label", "demo", "doctor"):
+        assert re.search(rf"^ +{name} +\w", done.stdout, re.MULTILINE)
+    assert done.stderr == ""
+
+
+def test_the_installed_command_ends_with_two_after_a_mistake(here: Path) -> None:
+    done = run_process(LAPA, "extract", "--checkpoint", "none.pt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "lapa: error: none.pt: no such checkpoint; train one with `lapa train`\n"
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
+def test_every_script_explains_itself(script: Path) -> None:
+    done = run_process(sys.executable, script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
+
+
+def test_a_script_does_what_its_command_does(here: Path) -> None:
+    options = ["--episodes", "1", "--max-steps", "5", "--seed", "3", "--out"]
+    assert main(["record", *options, "a"]) == 0
+    done = run_process(sys.executable, ROOT / "scripts" / "record.py", *options, "b")
+    assert done.returncode == 0, done.stderr
+    pictures = {path: content for path, content in files(here / "a").items() if path.suffix == ".png"}
+    assert len(pictures) == 6
+    assert pictures.items() <= files(here / "b").items()
