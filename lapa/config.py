@@ -80,7 +80,6 @@ class ModelConfig:
         quantizer: name and options of the quantizer.
         conditioner: name and options of the conditioner.
         decoder: how the next frame is drawn.
-        change_head: give the loss term ``change`` its head.
     """
 
     latent_dim: int = 128
@@ -89,7 +88,6 @@ class ModelConfig:
     quantizer: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "vq"})
     conditioner: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "film"})
     decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
-    change_head: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +97,6 @@ class LossConfig:
     Attributes:
         reconstruction: of the squared error.
         quantizer: of the quantizer's own loss.
-        change: of the squared error of the change that the codes alone predict; needs ``model.change_head``.
         motion: extra weight of changed pixels in the squared error, at the start of training.
         motion_end: the same at its end; between them the weight falls geometrically.
         motion_threshold: a pixel has changed when it differs by more than this, on a scale of 0 to 1.
@@ -107,7 +104,6 @@ class LossConfig:
 
     reconstruction: float = 1.0
     quantizer: float = 1.0
-    change: float = 0.0
     motion: float = 0.0
     motion_end: float = 0.0
     motion_threshold: float = 0.02
@@ -340,9 +336,6 @@ def _check_values(config: Config) -> None:
                 and model.decoder.up_channels[0] == model.decoder.channels[-1]
                 and min(model.decoder.up_channels) > 0
             )
-        ),
-        "loss.change: needs model.change_head=true, and model.change_head needs loss.change above 0": (
-            bool(loss.change) == model.change_head
         ),
         "training.steps: must be at least 1": training.steps >= 1,
         "training.batch_size: must be at least 2 (batch norm)": training.batch_size >= 2,

@@ -25,19 +25,15 @@ def loss_terms(
     """
     motion = motion_weight(config, progress)
     changed = (next - current).abs() > config.motion_threshold
-    terms = {
+    return {
         "reconstruction": weighted_squared_error(output.prediction, next, changed, motion),
         "quantizer": output.quantized.loss,
     }
-    if output.change is not None:
-        terms["change"] = weighted_squared_error(output.change, next - current, changed, motion)
-    return terms
 
 
 def loss_weights(config: LossConfig) -> dict[str, float]:
     """The weight of each term."""
-    weights = {"reconstruction": config.reconstruction, "quantizer": config.quantizer}
-    return weights | {"change": config.change} if config.change else weights
+    return {"reconstruction": config.reconstruction, "quantizer": config.quantizer}
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

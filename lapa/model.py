@@ -35,13 +35,11 @@ class ModelOutput:
         prediction: (B, C, H, W) float, the next frame as the decoder draws it; not clipped to [0, 1].
         encoding: (B, D, h, w) float, the latent before quantization.
         quantized: the latent after it, the codes, and the quantizer's loss.
-        change: (B, C, H, W) float, next minus current as told by the quantized latent alone; None without that head.
     """
 
     prediction: Tensor
     encoding: Tensor
     quantized: Quantized
-    change: Tensor | None
 
 
 class LatentActionModel(nn.Module):
@@ -66,7 +64,6 @@ class LatentActionModel(nn.Module):
         self.grid: tuple[int, int] = (1, config.tokens) if config.tokens else grid
         self.quantizer = _build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
         self.decoder = Decoder(config, format)
-        self.change_head = ChangeHead(config.latent_dim, self.grid, format) if config.change_head else None
 
     @property
     def bits(self) -> float:
@@ -77,8 +74,7 @@ class LatentActionModel(nn.Module):
         """(B, C, H, W) float in [0, 1] twice -> :class:`ModelOutput`."""
         encoding = self.encode(current, next)
         quantized = self.quantizer(encoding)
-        change = self.change_head(quantized.latent) if self.change_head else None
-        return ModelOutput(self.decoder(current, quantized.latent), encoding, quantized, change)
+        return ModelOutput(self.decoder(current, quantized.latent), encoding, quantized)
 
     def encode(self, current: Tensor, next: Tensor) -> Tensor:
         """(B, C, H, W) float in [0, 1] twice -> the (B, D, h, w) latent before quantization."""
@@ -123,31 +119,6 @@ class Decoder(nn.Module):
             features = features + self.positions
         drawn = self.upsampler(features, self.frame_size)
         return drawn if self.mean_frame is None else drawn + self.mean_frame
-
-
-class ChangeHead(nn.Module):
-    """Draws the change between the frames from the quantized latent alone, each place of the grid its own patch.
-
-    The decoder knows the current frame, so for it a code may as well say where things end up. This head does not:
-    for it a code has to say what *moved*, which is what makes codes tell actions. It is used in training only.
-    """
-
-    def __init__(self, latent_dim: int, grid: tuple[int, int], format: FrameFormat) -> None:
-        super().__init__()
-        self.frame_size = format.size
-        self.patch = tuple(-(-side // cells) for side, cells in zip(format.size, grid, strict=True))
-        self.channels = format.channels
-        self.to_patch = nn.Conv2d(latent_dim, format.channels * self.patch[0] * self.patch[1], 1)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, C, H, W)."""
-        batch, _, rows, columns = latent.shape
-        patches = self.to_patch(latent).view(batch, self.channels, *self.patch, rows, columns)
-        image = patches.permute(0, 1, 4, 2, 5, 3).reshape(
-            batch, self.channels, rows * self.patch[0], columns * self.patch[1]
-        )
-        height, width = self.frame_size
-        return image[..., :height, :width]
 
 
 class TokenPool(nn.Module):

@@ -44,7 +44,13 @@ NEED_TRUTH = {
     *("elements/paddle/within_2px", "elements/paddle/copy_within_2px"),
     *("elements/bricks/accuracy", "elements/bricks/copy_accuracy"),
     *("elements/bricks/changed_accuracy", "elements/bricks/copy_changed_accuracy"),
-    *("probe/accuracy", "probe/majority_accuracy", "probe/oracle_accuracy", "probe/share_of_oracle"),
+    *(
+        "probe/accuracy",
+        "probe/linear_accuracy",
+        "probe/majority_accuracy",
+        "probe/oracle_accuracy",
+        "probe/share_of_oracle",
+    ),
 }
 
 
@@ -158,7 +164,8 @@ def planted(count: int, seed: int, *, informative: bool) -> ProbeData:
 
 def test_the_probe_reads_a_planted_action() -> None:
     metrics = probe_metrics(planted(600, 0, informative=True), planted(300, 1, informative=True), num_codes=8)
-    assert metrics["accuracy"] == metrics["oracle_accuracy"] == metrics["share_of_oracle"] == 1.0
+    for name in ("accuracy", "linear_accuracy", "oracle_accuracy", "share_of_oracle"):
+        assert metrics[name] == 1.0, name
     assert metrics["majority_accuracy"] == pytest.approx(0.6, abs=0.08)
 
 
@@ -166,6 +173,16 @@ def test_the_probe_reads_nothing_from_noise() -> None:
     metrics = probe_metrics(planted(600, 0, informative=False), planted(300, 1, informative=False), num_codes=8)
     assert metrics["accuracy"] == pytest.approx(metrics["majority_accuracy"], abs=0.05)
     assert metrics["share_of_oracle"] == pytest.approx(metrics["accuracy"] / metrics["oracle_accuracy"])
+
+
+def test_the_probe_sees_what_two_codes_mean_together_and_a_linear_one_does_not() -> None:
+    def exclusive_or(count: int, seed: int) -> ProbeData:
+        codes = np.random.default_rng(seed).integers(0, 2, (count, 1, 2))
+        return ProbeData(codes, codes.sum((1, 2)) % 2, state=None)
+
+    metrics = probe_metrics(exclusive_or(400, 0), exclusive_or(200, 1), num_codes=2)
+    assert metrics["accuracy"] == 1.0
+    assert metrics["linear_accuracy"] < 0.8
 
 
 def test_the_majority_is_that_of_the_training_actions() -> None:

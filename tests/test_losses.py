@@ -18,10 +18,10 @@ def frames() -> tuple[torch.Tensor, torch.Tensor]:
     return current, following
 
 
-def output_of(prediction: torch.Tensor, change: torch.Tensor | None = None) -> ModelOutput:
+def output_of(prediction: torch.Tensor) -> ModelOutput:
     """What a model whose quantizer lost 0.7 would have given."""
     latent = torch.zeros(1, 2, 1, 1)
-    return ModelOutput(prediction, latent, Quantized(latent, None, torch.tensor(0.7), {}), change)
+    return ModelOutput(prediction, latent, Quantized(latent, None, torch.tensor(0.7), {}))
 
 
 def test_without_motion_the_error_is_the_mean_squared_error(frames):
@@ -83,15 +83,6 @@ def test_the_terms_of_a_batch_follow_the_progress_and_carry_the_names_of_the_wei
     assert early.keys() == loss_weights(config).keys()
     assert early["quantizer"] == pytest.approx(0.7)
     assert early["reconstruction"] == pytest.approx(10 * late["reconstruction"])
-
-
-def test_the_change_term_compares_the_change_head_with_the_difference_of_the_frames(frames):
-    current, following = frames
-    config = LossConfig(change=2.0)
-    told, still = following - current, torch.zeros_like(current)
-    right, wrong = (loss_terms(output_of(current, change), current, following, config, 0.0) for change in (told, still))
-    assert right.keys() == loss_weights(config).keys()
-    assert (right["change"], wrong["change"]) == (0, pytest.approx(2 / 16))
 
 
 def test_the_sum_is_weighted_by_name():

@@ -188,19 +188,6 @@ def test_up_channels_set_the_widths_of_the_way_back():
     assert model(*frames(2)).prediction.shape == (2, 1, *TOY.size)
 
 
-@pytest.mark.parametrize("overrides", [(), ("model.tokens=3",)], ids=["grid", "tokens"])
-def test_the_change_head_sees_the_codes_alone(overrides):
-    model = small("model.change_head=true", "loss.change=1", *overrides, format=FrameFormat(42, 33, "rgb"))
-    current, following = frames(2, model.format)
-    fixed = model(current, following).quantized
-    model.quantizer.register_forward_hook(lambda *_: fixed)
-    change = model(current, following).change
-    assert not torch.equal(change, model.change_head(-fixed.latent))
-    assert change.shape == current.shape
-    assert torch.equal(change, model(1 - current, 1 - following).change)
-    assert small()(*frames(1)).change is None
-
-
 # Learning
 
 
