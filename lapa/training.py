@@ -104,6 +104,7 @@ def train(config: Config, store: FrameStore, notify: Callable[[str], None] = pri
             pair = batch.to(device)
             current, next = to_float(pair.current), to_float(pair.next)
 
+            buffers = [buffer.clone() for buffer in model.buffers()]
             with autocast(device, options.precision):
                 output = model(current, next)
             terms = loss_terms(output, current, next, config.loss, progress)
@@ -117,8 +118,10 @@ def train(config: Config, store: FrameStore, notify: Callable[[str], None] = pri
                 optimizer.step()
                 non_finite = 0
             else:
+                # The forward pass has spoilt the running statistics already.
+                restore_buffers(model, buffers)
                 non_finite += 1
-                stop_if_hopeless(non_finite, step, out)
+                stop_if_hopeless(non_finite, step, out / "best.pt" if best < math.inf else None)
 
             done = clock.is_over(step)
             if is_due(step, options.reseed_every) and progress < options.reseed_until:
@@ -217,15 +220,20 @@ def is_finite(loss: Tensor, norm: Tensor) -> bool:
     return bool(torch.isfinite(loss) & torch.isfinite(norm))
 
 
-def stop_if_hopeless(non_finite: int, step: int, out: Path) -> None:
+def restore_buffers(model: LatentActionModel, buffers: list[Tensor]) -> None:
+    """Puts back what :meth:`torch.nn.Module.buffers` held."""
+    for buffer, before in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+
+
+def stop_if_hopeless(non_finite: int, step: int, best: Path | None) -> None:
     """Ends a run whose loss stays infinite or NaN.
 
     Raises:
         TrainingError: after :data:`MAX_NON_FINITE` such steps in a row.
     """
     if non_finite >= MAX_NON_FINITE:
-        best = out / "best.pt"
-        good = f"the last good checkpoint is {best}" if best.exists() else "no checkpoint was written yet"
+        good = f"the last good checkpoint is {best}" if best else "no checkpoint was written yet"
         raise TrainingError(
             f"the loss or its gradient was not finite for {non_finite} steps, up to step {step}; {good}; "
             "lower training.learning_rate or set training.precision=fp32"

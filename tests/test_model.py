@@ -91,9 +91,8 @@ def test_encode_is_the_first_half_of_the_forward_pass():
 @pytest.mark.parametrize("conditioner", ["film", "cross_attention"])
 def test_the_codes_of_another_pair_draw_another_frame(conditioner):
     model = small(f"model.conditioner.name={conditioner}")
-    current, following = frames(2)
-    codes = model(current, following).quantized.codes
-    assert not torch.equal(codes[0], codes[1])
+    current, _ = frames(2)
+    codes = torch.arange(2)[:, None, None].expand(-1, *model.grid)
     own, other = model.decode(current, codes), model.decode(current, codes.flip(0))
     assert (own - other).abs().amax() > 1e-3
 

@@ -64,12 +64,12 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
     ) -> None:
         checkpoint = None if checkpoint is None else str(checkpoint)
         RecordConstructorArgs.__init__(self, checkpoint=checkpoint, frame_source=frame_source, key=key, device=device)
-        super().__init__(env)
         if isinstance(env, gym.vector.VectorEnv):
             raise DataError(
                 "LatentActionWrapper takes a single environment; wrap each one: "
                 "gym.make_vec(..., wrappers=[LatentActionWrapper])"
             )
+        super().__init__(env)
         if frame_source not in FRAME_SOURCES:
             raise DataError(f"frame_source '{frame_source}' is unknown; take one of {', '.join(FRAME_SOURCES)}")
         self.frame_source = frame_source

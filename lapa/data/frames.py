@@ -115,14 +115,14 @@ def prepare(frames: Tensor, format: FrameFormat) -> Tensor:
             "use raw RGB frames of the size it was trained on"
         )
     if format.color == "grey":
-        red, green, blue = frames.int().unbind(-1)
-        luma = (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 0x8000) >> 16
-        channels = luma[:, None]  # (N, 1, H, W)
+        red, green, blue = frames.unbind(-1)
+        # Exact: all sums are whole numbers below 2^24, which single precision holds.
+        luma = red.float().mul_(LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+        channels = luma.add_(0x8000).mul_(2.0**-16).floor_()[:, None]  # (N, 1, H, W)
     else:
         channels = frames.movedim(-1, 1)  # (N, 3, H, W)
     if format.downsample > 1:
-        means = F.avg_pool2d(channels.float(), format.downsample)
-        channels = (means + 0.5).floor()
+        channels = F.avg_pool2d(channels.float(), format.downsample).add_(0.5).floor_()
     return channels.to(torch.uint8).contiguous()
 
 

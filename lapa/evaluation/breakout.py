@@ -150,7 +150,8 @@ def element_metrics(
         downsample: k x k recorded pixels are one of these frames.
 
     Returns:
-        Shares in [0, 1] and distances in recorded pixels. ``ball/*`` is over frames where the ball flies free.
+        Shares in [0, 1] and distances in recorded pixels. ``ball/*`` is over frames where the ball flies free. A
+        median distance is left out where more than half of the frames show nothing.
     """
     metrics: dict[str, float] = {"ball/free_frames": float(truth.ball_free.sum())}
     standing_before, standing = find_bricks(current, downsample), find_bricks(next, downsample)
@@ -162,13 +163,19 @@ def element_metrics(
             distance = np.where(np.isnan(distance), np.inf, distance)
             metrics[f"ball/{name}drawn"] = float(np.isfinite(distance).mean())
             metrics[f"ball/{name}within_4px"] = float((distance <= 4).mean())
-            metrics[f"ball/{name}median_px"] = float(np.median(distance))
+            put_if_finite(metrics, f"ball/{name}median_px", float(np.median(distance)))
         offset = np.abs(find_paddle(frames, downsample) - truth.paddle)
         offset = np.where(np.isnan(offset), np.inf, offset)
         metrics[f"paddle/{name}within_2px"] = float((offset <= 2).mean())
-        metrics[f"paddle/{name}median_px"] = float(np.median(offset))
+        put_if_finite(metrics, f"paddle/{name}median_px", float(np.median(offset)))
         right = find_bricks(frames, downsample) == standing
         metrics[f"bricks/{name}accuracy"] = float(right.mean())
         if changed.any():
             metrics[f"bricks/{name}changed_accuracy"] = float(right[changed].mean())
     return metrics
+
+
+def put_if_finite(metrics: dict[str, float], name: str, value: float) -> None:
+    """Adds a figure unless it is infinite or NaN, which JSON cannot hold."""
+    if np.isfinite(value):
+        metrics[name] = value

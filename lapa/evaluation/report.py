@@ -126,7 +126,7 @@ def write_report(
         "metrics": evaluation.metrics,
         "left_out": evaluation.left_out,
     }
-    write_text(out / METRICS_FILE, json.dumps(facts, indent=2) + "\n")
+    write_text(out / METRICS_FILE, json.dumps(facts, indent=2, allow_nan=False) + "\n")
     figures = {
         "pairs.png": png_bytes(pair_strips(evaluation.examples)),
         "codes.png": plot_codes(evaluation.code_counts),
