@@ -19,7 +19,7 @@ from lapa.errors import DataError
 from lapa.model import LatentActionModel
 
 ROUNDING = 1e-5
-"""Latents nearer a border than this share of the largest value count as undecided in single precision.
+"""Latents nearer a border than this share of the pair's largest value count as undecided in single precision.
 
 Measured on a trained model, single precision errs by 3e-7 of the largest value at most.
 """
@@ -54,7 +54,7 @@ class Labeller:
         if margin is None:
             undecided = torch.ones(len(codes), dtype=torch.bool, device=self.device)
         else:
-            undecided = (margin <= ROUNDING * latent.abs().amax()).flatten(1).any(1)
+            undecided = margin.flatten(1).amin(1) <= ROUNDING * latent.abs().flatten(1).amax(1)
         rows = undecided.nonzero().squeeze(1)
         if len(rows):
             codes[rows] = self._label_exactly(current[rows], next[rows])

@@ -124,7 +124,7 @@ def train(config: Config, store: FrameStore, notify: Callable[[str], None] = pri
                 stop_if_hopeless(non_finite, step, out / "best.pt" if best < math.inf else None)
 
             done = clock.is_over(step)
-            if is_due(step, options.reseed_every) and progress < options.reseed_until:
+            if is_due(step, options.reseed_every) and progress < options.reseed_until and not non_finite:
                 model.quantizer.reseed_unused(output.encoding.detach())
             if is_due(step, options.log_every) or done:
                 logged = training_metrics(terms, output.quantized.metrics, norm, optimizer)

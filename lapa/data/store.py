@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -87,7 +88,8 @@ class StoreWriter:
         self.episodes: list[StoredEpisode] = []
         self._file = file
         self._lengths: list[int] = []
-        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+        self._checksums: list[int] = []
+        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
         file.write(MAGIC)
 
     def add(self, name: str, numbers: np.ndarray, truth: Truth, frames: Iterable[np.ndarray | bytes]) -> None:
@@ -101,10 +103,11 @@ class StoreWriter:
                 block = frame if isinstance(frame, bytes) else self._compressor.compress(frame.tobytes())
                 self._file.write(block)
                 self._lengths.append(len(block))
+                self._checksums.append(zlib.crc32(block))
         except DataError:
             self._file.seek(before)
             self._file.truncate()
-            del self._lengths[start:]
+            del self._lengths[start:], self._checksums[start:]
             raise
         self.episodes.append(StoredEpisode(name, start, numbers, truth))
 
@@ -120,6 +123,7 @@ class StoreWriter:
         arrays |= {f"extra/{name}": array for name, array in self.extra.items()}
         arrays["header"] = np.array(json.dumps(header))
         arrays["lengths"] = np.array(self._lengths, dtype=np.uint32)
+        arrays["checksums"] = np.array(self._checksums, dtype=np.uint32)
         arrays["numbers"] = np.concatenate([e.numbers for e in self.episodes])
         np.savez_compressed(index, **arrays)  # type: ignore[arg-type]
         position = self._file.tell()
@@ -170,6 +174,7 @@ class FrameStore:
         self.extra = {name.removeprefix("extra/"): a for name, a in arrays.items() if name.startswith("extra/")}
         ends = len(MAGIC) + np.cumsum(arrays["lengths"], dtype=np.int64)
         self._starts, self._ends = (ends - arrays["lengths"]).tolist(), ends.tolist()
+        self._checksums = arrays["checksums"].tolist()
         starts = [row["start"] for row in self.header["episodes"]] + [len(ends)]
         self.episodes: list[StoredEpisode] = []
         for i, row in enumerate(self.header["episodes"]):
@@ -192,8 +197,12 @@ class FrameStore:
         Raises:
             DataError: the frame's block is damaged.
         """
+        block = self.block(index)
         try:
-            raw = self._decompressor.decompress(self.block(index))
+            # Of the block, not of the frame: that is 200 bytes to check, not 100,000.
+            if zlib.crc32(block) != self._checksums[index]:
+                raise ValueError("wrong checksum")
+            raw = self._decompressor.decompress(block)
             return np.frombuffer(raw, dtype=np.uint8).reshape(*self.frame_size, 3)
         except (zstandard.ZstdError, ValueError) as error:
             raise DataError(
