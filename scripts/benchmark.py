@@ -26,9 +26,9 @@ from lapa.data.store import FrameStore, open_store
 from lapa.device import autocast, has_fast_bf16, pick_device
 from lapa.labelling import Labeller
 from lapa.losses import loss_terms, loss_weights, weighted_sum
-from lapa.pretrained import default_checkpoint
 from lapa.progress import notify
 from lapa.training import make_model, make_optimizer
+from lapa_envs.pretrained import default_checkpoint
 
 TRAINED = {"laptop": 8, "breakout": 8}
 """Presets whose training is measured, with the batch size of each."""

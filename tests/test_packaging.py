@@ -57,7 +57,7 @@ def test_only_the_three_packages_are_installed(names: set[str]) -> None:
 
 def test_every_module_of_the_tree_is_in_it(names: set[str]) -> None:
     places = {"lapa": "lapa", "lapa_plugins": "lapa_plugins", "envs/lapa_envs": "lapa_envs"}
-    places["checkpoints/pretrained"] = "lapa/pretrained"
+    places["checkpoints/pretrained"] = "lapa_envs/pretrained"
     expected = {
         f"{target}/{path.relative_to(ROOT / source)}"
         for source, target in places.items()
@@ -74,7 +74,7 @@ def test_what_the_packages_read_is_in_it(names: set[str]) -> None:
 
 
 def test_the_model_that_comes_with_it_is_in_it(names: set[str]) -> None:
-    assert "lapa/pretrained/breakout_laptop.pt" in names
+    assert "lapa_envs/pretrained/breakout_laptop.pt" in names
 
 
 def test_the_entry_points_are_those_of_setup_cfg(wheel: zipfile.ZipFile) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lapa.cli import main
+from lapa.registry import conditioners
 
 README = Path(__file__).parent.parent / "README.md"
 SHORTER = {
@@ -35,6 +36,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the README's plugin in it, as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(conditioners, "_entries", dict(conditioners._entries))  # the plugin registers itself
     plugin = next(block for block in blocks("python") if block.startswith("# my_plugin.py"))
     (tmp_path / "my_plugin.py").write_text(plugin)
     return tmp_path

@@ -23,8 +23,8 @@ from lapa.errors import CheckpointError, DataError
 from lapa.extraction import LatentActionDataset, extract
 from lapa.labelling import label
 from lapa.model import LatentActionModel
-from lapa.pretrained import default_checkpoint
 from lapa_envs import LatentActionWrapper, make_env
+from lapa_envs.pretrained import default_checkpoint
 
 GRID = (27, 20)
 STEPS = 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -42,7 +43,11 @@ def run(data: Path, preset: str, episodes: int, max_steps: int, run_folder: Path
     if data.is_dir() and any(data.iterdir()):
         notify(f"reusing the episodes in {data}; delete the folder to record anew")
     else:
-        record(make_env(), data, episodes=episodes, max_steps=max_steps)
+        # Under another name until all are there, so that an interrupted demo is not taken for a recording.
+        part = data.with_name(f".{data.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        record(make_env(), part, episodes=episodes, max_steps=max_steps)
+        part.rename(data)
     notify("2/6 pack")
     store = open_store(data)
     notify("3/6 train")

@@ -13,7 +13,7 @@ from lapa.checkpoint import load_checkpoint
 from lapa.data.frames import prepare
 from lapa.errors import DataError
 from lapa.labelling import Labeller
-from lapa.pretrained import default_checkpoint
+from lapa_envs.pretrained import default_checkpoint
 
 FRAME_SOURCES = ("obs", "render")
 

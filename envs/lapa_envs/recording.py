@@ -59,9 +59,8 @@ def record(
     with progress_bar(total=episodes, desc="record", unit="episode") as bar:
         for i in range(episodes):
             rng = np.random.default_rng(seed + i)
-            share = i / max(episodes - 1, 1)
-            # Golden-ratio steps mix weak and strong players over the sequence, so that any split sees both.
-            level = skill[0] + (skill[1] - skill[0]) * ((share * (episodes - 1) * 0.618034) % 1.0)
+            # Steps of the golden ratio mix weak and strong players over the sequence, so that any split sees both.
+            level = skill[0] + (skill[1] - skill[0]) * (i * 0.618034 % 1.0)
             player = make_policy(env, policy, rng, level)
             folder = out / str(first + i)
             frames = _record_episode(env, folder, player, max_steps, seed + i, {"policy": policy, "skill": level})
