@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,9 @@ def file_digest(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickles of strangers, which are refused right below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one with `lapa train`") from None
     except IsADirectoryError:

@@ -7,6 +7,7 @@ the frame size, are no options: they are measured on the recording.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterable
 from importlib import resources
@@ -231,9 +232,15 @@ def plugin_config(members: registry.Registry[Any], section: dict[str, Any]) -> A
         RegistryError: the name is unknown or unusable.
     """
     options = {key: value for key, value in section.items() if key != "name"}
-    schema = OmegaConf.structured(members.get(section["name"]).Config)
+    declared = members.get(section["name"]).Config
+    known = ["name", *(field.name for field in dataclasses.fields(declared))]
+    schema = OmegaConf.structured(declared)
     path = f"model.{members.role}"
     for key, value in options.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean: '{close[0]}'?" if close else ""
+            raise ConfigError(f"{path}.{key}: '{section['name']}' has no such option.{hint} It has: {', '.join(known)}")
         schema = _merge(schema, OmegaConf.create({key: value}), where=f"{path}.", at=key)
     return _to_object(schema, f"{path}: ")
 
