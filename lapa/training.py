@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import random
 import time
@@ -57,8 +58,8 @@ class TrainingSummary:
 def train(config: Config, store: FrameStore, notify: Callable[[str], None] = print_line) -> TrainingSummary:
     """Trains a model on the store's training episodes.
 
-    Writes into ``config.training.out``: ``config.yaml``, ``metrics.jsonl``, ``best.pt`` (lowest validation
-    error) and ``step_<n>.pt`` (with the optimizer's state).
+    Writes into ``config.training.out``: ``config.yaml``, ``split.json`` (episode names), ``metrics.jsonl``,
+    ``best.pt`` (lowest validation error) and ``step_<n>.pt`` (with the optimizer's state).
 
     Raises:
         ConfigError: an option does not fit the data or the machine.
@@ -87,6 +88,7 @@ def train(config: Config, store: FrameStore, notify: Callable[[str], None] = pri
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", to_yaml(config))
+    write_text(out / "split.json", json.dumps(split, indent=2) + "\n")
     notify(
         f"training {count_parameters(model):,} parameters on {device}: {len(train_set)} pairs of "
         f"{len(split['train'])} episodes; validating on {len(val_set)} pairs of {len(split['val'])}"

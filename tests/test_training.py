@@ -60,7 +60,8 @@ def weights_hash(checkpoint: Checkpoint) -> str:
 
 def test_a_run_leaves_its_config_its_log_and_its_checkpoints(breakout_run: Path) -> None:
     names = {path.name for path in breakout_run.iterdir()}
-    assert names == {"config.yaml", "metrics.jsonl", "best.pt", "step_10.pt", "step_20.pt"}
+    assert names == {"config.yaml", "split.json", "metrics.jsonl", "best.pt", "step_10.pt", "step_20.pt"}
+    assert json.loads((breakout_run / "split.json").read_text()) == load_checkpoint(breakout_run / "best.pt").split
     expected = load_config("debug", overrides=[f"training.out={breakout_run}", "data.downsample=2"])
     assert load_config(file=breakout_run / "config.yaml") == expected
 
