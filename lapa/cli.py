@@ -24,7 +24,7 @@ DEFAULT_DATASET = "latent_actions.lapa"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 130 interrupted."""
     # Before torch is imported: OpenMP threads that spin while they wait cost a tenfold slowdown as soon as another
-    # program wants a core, and gain a tenth when none does.
+    # program wants a core, and gain about a fifth when none does.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(prog="lapa", description="Latent actions from game video.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
