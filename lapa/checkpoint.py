@@ -1,8 +1,8 @@
 """Checkpoints: plain tensors and containers, written whole or not at all, read without unpickling code.
 
 A checkpoint is a dict with ``kind``, ``version``, ``config`` (plain), ``format`` (what the model sees of a
-frame), ``model`` (weights), ``step``, ``metrics``, ``split`` (episode names) and, while training,
-``optimizer``.
+frame), ``model`` (weights), ``step``, ``metrics``, ``split`` (episode names) and, where training can go on
+from it, ``training`` (the state of all else).
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import dataclasses
 import hashlib
 import pickle
 import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,8 @@ UNREADABLE = (
     TypeError,
     AttributeError,
     OSError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 """All that torch raises when it loads a file that is cut, or something else altogether."""
 
@@ -69,9 +74,9 @@ def save_checkpoint(
     split: dict[str, list[str]],
     step: int,
     metrics: dict[str, float],
-    optimizer: torch.optim.Optimizer | None = None,
+    training: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a checkpoint atomically. Without ``optimizer`` it is small, and training cannot go on from it."""
+    """Writes a checkpoint atomically. Without ``training`` it is small, and training cannot go on from it."""
     state = {
         "kind": KIND,
         "version": VERSION,
@@ -82,8 +87,8 @@ def save_checkpoint(
         "step": step,
         "metrics": metrics,
     }
-    if optimizer is not None:
-        state["optimizer"] = optimizer.state_dict()
+    if training is not None:
+        state["training"] = training
     with atomic_file(path) as file:
         torch.save(state, file)
 
@@ -96,7 +101,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Ch
     """
     path = Path(path)
     target = pick_device(device) if isinstance(device, str) else device
-    state = _read(path)
+    state = read_state(path)
     try:
         config = config_from_dict(state["config"])
         model = LatentActionModel(config.model, FrameFormat(**state["format"]))
@@ -135,10 +140,59 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def step_path(out: Path, step: int) -> Path:
+    """Where a run keeps the checkpoint that training can go on from after this step."""
+    return out / f"step_{step}.pt"
+
+
+def step_checkpoints(out: Path) -> list[Path]:
+    """The run's checkpoints that training can go on from, the newest last."""
+    found = [path for path in out.glob("step_*.pt") if path.stem.removeprefix("step_").isdigit()]
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("step_")))
+
+
+def newest_state(out: Path, notify: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that training can go on from, with its file; None where the run has none.
+
+    Args:
+        out: the run's folder.
+        notify: told of each newer one that cannot be read.
+
+    Raises:
+        CheckpointError: there are some, but none can be read.
+    """
+    paths = step_checkpoints(out)
+    for path in reversed(paths):
+        try:
+            state = read_state(path)
+        except CheckpointError as error:
+            notify(f"{error}; falling back to the one before")
+            continue
+        if "training" in state:
+            return path, state
+    if paths:
+        raise CheckpointError(f"{out}: none of its {len(paths)} checkpoints can be read; start anew with --overwrite")
+    return None
+
+
+def prune(out: Path, keep_last: int) -> None:
+    """Deletes all but the newest checkpoints that training can go on from; ``best.pt`` stays."""
+    for path in step_checkpoints(out)[:-keep_last]:
+        path.unlink(missing_ok=True)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """A checkpoint's content as it was written, tensors on the CPU.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, or of another project or version.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickles of strangers, which are refused right below
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch does not look at the checksums
+                    raise ValueError("wrong checksum")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one with `lapa train`") from None

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from lapa.errors import LapaError, RegistryError
+from lapa.errors import LapaError, RegistryError, TrainingInterrupted
+from lapa.progress import talks
 
 if TYPE_CHECKING:
     from lapa.config import Config
@@ -22,7 +23,7 @@ DEFAULT_DATASET = "latent_actions.lapa"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 130 interrupted."""
+    """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 128 + n ended by signal n."""
     # Before torch is imported: OpenMP threads that spin while they wait cost a tenfold slowdown as soon as another
     # program wants a core, and gain about a fifth when none does.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import_plugins(getattr(arguments, "plugin", []))
         arguments.run(arguments)
+    except TrainingInterrupted as error:
+        print(f"lapa: {error}", file=sys.stderr)
+        return 128 + error.signal
     except (LapaError, OSError) as error:
         print(f"lapa: error: {describe(error)}", file=sys.stderr)
         return 2
@@ -102,22 +106,50 @@ def add_train(subparsers: Subparsers) -> None:
     parser.add_argument("--preset", help="a configuration that comes with lapa (default: breakout)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML of what differs from the preset")
     parser.add_argument("--strict", action="store_true", help="stop at the first bad episode instead of leaving it out")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume", action="store_true", help="go on with the run in training.out; start it if there is none"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace the run in training.out")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as model.quantizer.name=ema")
 
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Packs if need be, trains, says what was reached."""
+    from lapa import distributed
     from lapa.config import load_config
     from lapa.training import train
 
-    config = load_config(arguments.preset, arguments.config, arguments.overrides)
-    summary = train(config, open_configured_store(config, arguments.strict))
+    file = arguments.config
+    if arguments.resume and not arguments.preset and not file:
+        file = configuration_of_run(arguments.overrides)
+    config = load_config(arguments.preset, file, arguments.overrides)
+    existing: Literal["refuse", "resume", "overwrite"] = (
+        "resume" if arguments.resume else "overwrite" if arguments.overwrite else "refuse"
+    )
+    with distributed.process_group(config.training.device):
+        with distributed.main_first():
+            store = open_configured_store(config, arguments.strict)
+        summary = train(config, store, existing=existing)
+    if not talks():
+        return
     metrics = summary.metrics
     print(
         f"best: {summary.best} after {summary.steps} steps in {summary.seconds:.0f} s "
         f"({summary.pairs_per_second:.0f} pairs/s); validation PSNR {metrics['val/recon/psnr_db']:.1f} dB, "
         f"copying the current frame {metrics['val/recon/copy_psnr_db']:.1f} dB"
     )
+    for sentence in summary.warnings:
+        print(f"WARNING: {sentence}")
+
+
+def configuration_of_run(overrides: Sequence[str]) -> Path | None:
+    """The configuration file of the run that the overrides name, if it is there."""
+    from lapa.config import TrainingConfig
+
+    named = [value.removeprefix("training.out=") for value in overrides if value.startswith("training.out=")]
+    path = Path((named or [TrainingConfig.out])[-1]) / "config.yaml"
+    return path if path.exists() else None
 
 
 def open_configured_store(config: Config, strict: bool = False) -> Any:
@@ -148,12 +180,16 @@ def add_extract(subparsers: Subparsers) -> None:
 
 def run_extract(arguments: argparse.Namespace) -> None:
     """Labels every pair of the recordings."""
+    from lapa import distributed
     from lapa.checkpoint import load_checkpoint
     from lapa.data.store import open_store
     from lapa.extraction import extract
 
-    checkpoint = load_checkpoint(arguments.checkpoint, arguments.device)
-    extract(checkpoint, open_store(arguments.data, arguments.store, strict=arguments.strict), arguments.out)
+    with distributed.process_group(arguments.device) as device:
+        checkpoint = load_checkpoint(arguments.checkpoint, device)
+        with distributed.main_first():
+            store = open_store(arguments.data, arguments.store, strict=arguments.strict)
+        extract(checkpoint, store, arguments.out)
 
 
 def add_evaluate(subparsers: Subparsers) -> None:

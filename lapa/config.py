@@ -35,11 +35,12 @@ class DataConfig:
     """Which recordings, and what the model sees of them.
 
     Attributes:
-        root: folder of recorded episodes.
+        root: folder of recorded episodes, or a packed store by itself.
         store: file of the packed store; by default inside ``root``.
         color: ``grey`` (ITU-R 601 luma) or ``rgb``.
         downsample: k x k pixels become one.
-        preload: keep all prepared frames in memory.
+        placement: where the prepared frames stay while training: ``device``, host ``memory``, or on ``disk``, from
+            where worker processes read them; ``auto`` takes the first of the three that has room for them.
         split: shares of the episodes for training, validation and test.
         split_seed: seed of the deal.
     """
@@ -48,7 +49,7 @@ class DataConfig:
     store: str | None = None
     color: Literal["grey", "rgb"] = "grey"
     downsample: int = 1
-    preload: bool = False
+    placement: Literal["auto", "device", "memory", "disk"] = "auto"
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_seed: int = 0
 
@@ -101,6 +102,9 @@ class LossConfig:
         motion: extra weight of changed pixels in the squared error, at the start of training.
         motion_end: the same at its end; between them the weight falls geometrically.
         motion_threshold: a pixel has changed when it differs by more than this, on a scale of 0 to 1.
+        perceptual: of the distance between VGG16 features, at the start of training.
+        perceptual_end: the same at its end; between them the weight changes as that of motion does.
+        perceptual_weights: file of VGG16's weights; needed where a perceptual weight is not 0.
     """
 
     reconstruction: float = 1.0
@@ -108,30 +112,43 @@ class LossConfig:
     motion: float = 0.0
     motion_end: float = 0.0
     motion_threshold: float = 0.02
+    perceptual: float = 0.0
+    perceptual_end: float = 0.0
+    perceptual_weights: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How long, how fast, and what is kept.
+    """How long, how fast, and what is kept. The cadences count optimizer steps.
 
     Attributes:
         out: the run's folder.
         steps: optimizer steps.
         max_minutes: stop after so long, the schedules compressed to fit; null sets no limit.
-        batch_size: pairs per step.
+        batch_size: pairs per step, over all micro-batches and all ranks.
+        accumulate: micro-batches that a rank's share of the batch is cut into; more need less memory.
         learning_rate: at the start.
         final_learning_rate: at the end; a cosine lies between them.
         warmup: share of the training over which the learning rate rises from zero.
         clip_norm: gradients are scaled down to this norm.
-        reseed_every: steps between re-seedings of unused codes.
+        reseed_every: between re-seedings of unused codes.
         reseed_until: share of the training after which codes are left alone.
-        log_every: steps between lines of metrics.
-        validate_every: steps between validations.
-        checkpoint_every: steps between the checkpoints that are kept.
+        log_every: between lines of training metrics.
+        validate_every: between validations (losses, PSNR and SSIM on held-out episodes).
+        validate_pairs: at most so many held-out pairs, at even distances, are looked at each time.
+        usage_every: between histograms of code use on held-out episodes.
+        examples_every: between pictures of held-out pairs.
+        checkpoint_every: between checkpoints that training can go on from.
+        keep_last: so many of these are kept; the older ones are deleted.
+        max_non_finite: so many steps in a row with a loss or gradient that is not finite end the run.
+        collapse_share: a codebook has collapsed when its perplexity is below this share of its codes ...
+        collapse_steps: ... on the average of so many steps.
         device: ``auto`` takes CUDA where there is some.
-        precision: ``auto`` takes bf16 where the hardware has it.
+        precision: ``auto`` takes bf16 where the hardware has it; ``fp16`` scales the loss.
         channels_last: memory layout of the convolutions.
-        num_workers: processes that read and prepare batches; 0 reads in the training process.
+        activation_checkpointing: recompute activations in the backward pass: less memory, more arithmetic.
+        compile: let ``torch.compile`` fuse the model; the first steps then take minutes.
+        num_workers: processes that read frames from disk; 0 reads in the training process.
         seed: of weights, batches and re-seedings.
     """
 
@@ -139,20 +156,50 @@ class TrainingConfig:
     steps: int = 100_000
     max_minutes: float | None = None
     batch_size: int = 32
+    accumulate: int = 1
     learning_rate: float = 3e-4
     final_learning_rate: float = 1e-4
     warmup: float = 0.0
     clip_norm: float = 1.0
     reseed_every: int = 10_000
     reseed_until: float = 1.0
-    log_every: int = 50
+    log_every: int = 1
     validate_every: int = 1_000
+    validate_pairs: int = 4_096
+    usage_every: int = 5_000
+    examples_every: int = 2_500
     checkpoint_every: int = 10_000
+    keep_last: int = 3
+    max_non_finite: int = 10
+    collapse_share: float = 0.03
+    collapse_steps: int = 500
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
-    num_workers: int = 0
+    activation_checkpointing: bool = False
+    compile: bool = False
+    num_workers: int = 2
     seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingConfig:
+    """Who is told of a run's metrics beside ``metrics.jsonl``, which is always written.
+
+    Attributes:
+        wandb: Weights & Biases; ``auto`` is ``online`` where there is an API key and ``offline`` elsewhere. The
+            environment variable ``WANDB_MODE`` comes before this.
+        project: the Weights & Biases project.
+        name: of the run; by default the name of its folder.
+        init_timeout: seconds to wait for the server at the start.
+        tensorboard: event files in the run's folder.
+    """
+
+    wandb: Literal["off", "auto", "online", "offline"] = "off"
+    project: str = "lapa"
+    name: str | None = None
+    init_timeout: float = 15.0
+    tensorboard: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +210,7 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
 
 
 def presets() -> list[str]:
@@ -320,7 +368,7 @@ def _to_object(config: DictConfig, where: str) -> Any:
 
 
 def _check_values(config: Config) -> None:
-    data, model, loss, training = config.data, config.model, config.loss, config.training
+    data, model, loss, training, tracking = config.data, config.model, config.loss, config.training, config.tracking
     checks = {
         "data.downsample: must be at least 1": data.downsample >= 1,
         "data.split: must be three positive shares that sum to 1": min(data.split) > 0
@@ -330,8 +378,10 @@ def _check_values(config: Config) -> None:
         "model.decoder.channels: needs at least one positive width": bool(model.decoder.channels)
         and min(model.decoder.channels) > 0,
         "loss: weights must be finite and not negative": all(
-            math.isfinite(weight) and weight >= 0 for weight in dataclasses.astuple(loss)
+            math.isfinite(weight) and weight >= 0 for weight in dataclasses.astuple(loss) if isinstance(weight, float)
         ),
+        "loss.perceptual_weights: the perceptual loss needs a file of VGG16 weights; name one, or set loss.perceptual "
+        "and loss.perceptual_end to 0": not (loss.perceptual or loss.perceptual_end) or bool(loss.perceptual_weights),
         "data.split_seed: must not be negative": data.split_seed >= 0,
         "training.seed: must not be negative": training.seed >= 0,
         "training.num_workers: must not be negative": training.num_workers >= 0,
@@ -353,9 +403,20 @@ def _check_values(config: Config) -> None:
         "training.final_learning_rate: must not be negative": training.final_learning_rate >= 0,
         "training.warmup: must be a share in [0, 1)": 0 <= training.warmup < 1,
         "training: *_every must be at least 1": min(
-            training.reseed_every, training.log_every, training.validate_every, training.checkpoint_every
+            value for name, value in dataclasses.asdict(training).items() if name.endswith("_every")
         )
         >= 1,
+        "training.accumulate: must be at least 1 and divide training.batch_size into parts of 2 or more (batch norm)": (
+            training.accumulate >= 1
+            and training.batch_size % training.accumulate == 0
+            and training.batch_size // training.accumulate >= 2
+        ),
+        "training: validate_pairs, keep_last, max_non_finite and collapse_steps must be at least 1": min(
+            training.validate_pairs, training.keep_last, training.max_non_finite, training.collapse_steps
+        )
+        >= 1,
+        "training.collapse_share: must be a share in [0, 1)": 0 <= training.collapse_share < 1,
+        "tracking.init_timeout: must be positive": tracking.init_timeout > 0,
     }
     for message, holds in checks.items():
         if not holds:

@@ -82,10 +82,17 @@ class Quantizer(nn.Module, ABC):
         """
         return None
 
+    def update(self) -> None:
+        """Takes in what the ``forward`` calls of one optimizer step have seen, over all ranks; called after the step.
+
+        Quantizers that learn by gradient alone keep this default.
+        """
+
     def reseed_unused(self, latent: Tensor) -> int:
         """Moves codes that went unused since the last call onto encodings from ``latent`` (B, D, h, w).
 
-        Returns how many moved. Quantizers whose codes cannot die keep this default.
+        Unused is what no rank used; ``latent`` is this rank's. All ranks call it at the same step. Returns how many
+        moved. Quantizers whose codes cannot die keep this default.
         """
         return 0
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
+import resource
+import shutil
+import sys
 
 import torch
 
@@ -37,10 +42,40 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """The autocast context for ``auto``, ``fp32`` or ``bf16``."""
+    """The autocast context for ``auto``, ``fp32``, ``bf16`` or ``fp16``."""
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def check_compiler(device: torch.device) -> None:
+    """Checks that ``torch.compile`` can work.
+
+    Raises:
+        ConfigError: what it generates code with is missing.
+    """
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ConfigError("training.compile: needs the package triton for CUDA; install it, or leave compile off")
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        raise ConfigError("training.compile: needs a C++ compiler for the CPU; install g++, or leave compile off")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: of the device, or of this process where the device is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def utilization(device: torch.device) -> float | None:
+    """Share of the last second in which the device computed, or None where it does not tell."""
+    if device.type != "cuda":
+        return None
+    try:
+        return torch.cuda.utilization(device) / 100
+    except (ModuleNotFoundError, RuntimeError):  # without nvidia-ml-py, or in a container that hides it
+        return None
 
 
 def set_cpu_arithmetic() -> None:

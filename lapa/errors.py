@@ -23,5 +23,17 @@ class TrainingError(LapaError, RuntimeError):
     """Training cannot go on."""
 
 
+class TrainingInterrupted(LapaError):
+    """A signal asked the training to leave; it has saved itself.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class RegistryError(LapaError, LookupError):
     """A plugin name is unknown, taken twice, or names something unusable."""

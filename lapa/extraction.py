@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from lapa import distributed
 from lapa.checkpoint import Checkpoint
 from lapa.config import config_to_dict
 from lapa.data.frames import FrameFormat
@@ -87,51 +88,62 @@ def extract(
 ) -> ExtractionSummary:
     """Labels every pair of a store and writes the latent-action dataset to ``out``, atomically.
 
+    In a group of processes each labels its share, and the first one writes: the same bytes as one process alone.
+
     Raises:
         CheckpointError: the checkpoint does not fit the frames.
     """
     format = check_format(checkpoint, store.frame_size)
     labeller = Labeller(checkpoint.model)
+    num_codes = checkpoint.model.quantizer.num_codes
+    assert num_codes is not None
     started = time.monotonic()
-    codes, starts, actions = [], [], []
+    pairs = PairDataset(store, store.episodes, format)
+    share = np.array_split(np.arange(len(pairs)), distributed.world_size())[distributed.rank()]
+    with progress_bar(total=len(share), desc="extract", unit="pair") as bar:
+        labelled = [np.empty((0, *checkpoint.model.grid), dtype=np.int64)]
+        for batch in label_pairs(labeller, pairs, batch_size, share):
+            labelled.append(batch)
+            bar.update(len(batch))
+    codes = np.concatenate(labelled).astype(np.min_scalar_type(num_codes - 1))
+    parts = distributed.gathered_on_main(codes)
+    if distributed.is_main():
+        write_dataset(out, checkpoint, store, pairs.starts, np.concatenate(parts))
+    rate = len(pairs) / (time.monotonic() - started)
+    notify(f"extracted {len(pairs)} latent actions into {out} ({rate:.0f} pairs/s)")
+    return ExtractionSummary(out, len(pairs), rate)
+
+
+def write_dataset(
+    out: Path, checkpoint: Checkpoint, store: FrameStore, pair_starts: np.ndarray, codes: np.ndarray
+) -> None:
+    """Writes the dataset's file: the store's frames as they lie there, and the codes (P, h, w) of its pairs."""
     with store_writer(out, store.frame_size) as writer:
-        total = sum(len(episode.pair_starts()) for episode in store.episodes)
-        with progress_bar(total=total, desc="extract", unit="pair") as bar:
-            for episode in store.episodes:
-                blocks = (store.block(i) for i in range(episode.start, episode.stop))
-                writer.add(episode.name, episode.numbers, episode.truth, blocks)
-                if not len(episode.pair_starts()):
-                    continue
-                pairs = PairDataset(store, [episode], format)
-                for batch in label_pairs(labeller, pairs, batch_size):
-                    codes.append(batch)
-                    bar.update(len(batch))
-                starts.append(pairs.starts)
-                actions.append(episode.actions(pairs.starts))
-        num_codes = checkpoint.model.quantizer.num_codes
-        assert num_codes is not None
+        for episode in store.episodes:
+            blocks = (store.block(i) for i in range(episode.start, episode.stop))
+            writer.add(episode.name, episode.numbers, episode.truth, blocks)
         writer.extra = {
-            "codes": np.concatenate(codes).astype(np.min_scalar_type(num_codes - 1)),
-            "pair_starts": np.concatenate(starts),
-            "actions": np.concatenate(actions),
+            "codes": codes,
+            "pair_starts": pair_starts,
+            "actions": np.concatenate([episode.actions(episode.pair_starts()) for episode in store.episodes]),
         }
         writer.header = {
             "kind": KIND,
             "checkpoint": checkpoint.digest,
             "config": config_to_dict(checkpoint.config),
             "split": checkpoint.split,
-            "num_codes": num_codes,
+            "num_codes": checkpoint.model.quantizer.num_codes,
             "grid": checkpoint.model.grid,
         }
-    rate = total / (time.monotonic() - started)
-    notify(f"extracted {total} latent actions into {out} ({rate:.0f} pairs/s)")
-    return ExtractionSummary(out, total, rate)
 
 
-def label_pairs(labeller: Labeller, pairs: PairDataset, batch_size: int = 64) -> Iterator[np.ndarray]:
-    """Codes of all pairs in order, in batches (B, h, w) int64."""
-    for first in range(0, len(pairs), batch_size):
-        batch = pairs[range(first, min(first + batch_size, len(pairs)))]
+def label_pairs(
+    labeller: Labeller, pairs: PairDataset, batch_size: int = 64, which: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Codes of the pairs ``which``, or of all, in order and in batches (B, h, w) int64."""
+    which = np.arange(len(pairs)) if which is None else which
+    for first in range(0, len(which), batch_size):
+        batch = pairs[which[first : first + batch_size]]
         yield labeller(batch.current, batch.next).cpu().numpy()
 
 

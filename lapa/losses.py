@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lapa.config import LossConfig
 from lapa.model import ModelOutput
+from lapa.perceptual import PerceptualLoss, load_vgg16
+
+
+def make_perceptual(config: LossConfig, device: torch.device) -> PerceptualLoss | None:
+    """The perceptual loss if the configuration asks for one.
+
+    Raises:
+        ConfigError: its weights cannot be read.
+    """
+    if not (config.perceptual or config.perceptual_end):
+        return None
+    assert config.perceptual_weights is not None  # the configuration has been checked
+    return load_vgg16(Path(config.perceptual_weights)).to(device)
 
 
 def loss_terms(
-    output: ModelOutput, current: Tensor, next: Tensor, config: LossConfig, progress: float
+    output: ModelOutput,
+    current: Tensor,
+    next: Tensor,
+    config: LossConfig,
+    progress: float,
+    perceptual: PerceptualLoss | None = None,
 ) -> dict[str, Tensor]:
-    """The unweighted terms of one batch: scalars by name.
+    """The unweighted terms of one batch: scalars by name, those of :func:`loss_weights`.
 
     Args:
         output: what the model gave for the pair.
@@ -22,18 +41,25 @@ def loss_terms(
         next: the same, one step on.
         config: how motion is weighted.
         progress: share of the training that is done, in [0, 1].
+        perceptual: from :func:`make_perceptual`.
     """
-    motion = motion_weight(config, progress)
+    motion = scheduled(config.motion, config.motion_end, progress)
     changed = (next - current).abs() > config.motion_threshold
-    return {
+    terms = {
         "reconstruction": weighted_squared_error(output.prediction, next, changed, motion),
         "quantizer": output.quantized.loss,
     }
+    if perceptual is not None and "perceptual" in loss_weights(config, progress):
+        terms["perceptual"] = perceptual(output.prediction, next)
+    return terms
 
 
-def loss_weights(config: LossConfig) -> dict[str, float]:
-    """The weight of each term."""
-    return {"reconstruction": config.reconstruction, "quantizer": config.quantizer}
+def loss_weights(config: LossConfig, progress: float) -> dict[str, float]:
+    """The weight of each term at a time; the perceptual term is there while its weight is not 0."""
+    weights = {"reconstruction": config.reconstruction, "quantizer": config.quantizer}
+    if perceptual := scheduled(config.perceptual, config.perceptual_end, progress):
+        weights["perceptual"] = perceptual
+    return weights
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -61,9 +87,11 @@ def weighted_squared_error(prediction: Tensor, target: Tensor, changed: Tensor, 
     return error.mean()
 
 
-def motion_weight(config: LossConfig, progress: float) -> float:
-    """Falls geometrically from ``motion`` to ``motion_end``: first find what moves, then draw it cleanly."""
-    start, end = config.motion, config.motion_end
+def scheduled(start: float, end: float, progress: float) -> float:
+    """A weight on its way from ``start`` to ``end``: geometric where both are positive, else linear.
+
+    A motion weight falls so: first find what moves, then draw it cleanly.
+    """
     if not (start and end):
         return start + (end - start) * progress
     return start * (end / start) ** progress

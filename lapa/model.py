@@ -14,11 +14,15 @@ Shapes: B batch, C channels (1 grey, 3 RGB), H W frame, D latent width, h w late
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lapa import registry
 from lapa.config import ModelConfig, plugin_config
@@ -49,6 +53,9 @@ class LatentActionModel(nn.Module):
         config: the model's section of a run's configuration.
         format: what it sees of a frame; fixes C, H and W.
 
+    Attributes:
+        activation_checkpointing: recompute activations in the backward pass instead of keeping them.
+
     Raises:
         ConfigError: a plugin's section is wrong.
         RegistryError: a plugin's name is.
@@ -64,6 +71,7 @@ class LatentActionModel(nn.Module):
         self.grid: tuple[int, int] = (1, config.tokens) if config.tokens else grid
         self.quantizer = _build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
         self.decoder = Decoder(config, format)
+        self.activation_checkpointing = False
 
     @property
     def bits(self) -> float:
@@ -72,18 +80,45 @@ class LatentActionModel(nn.Module):
 
     def forward(self, current: Tensor, next: Tensor) -> ModelOutput:
         """(B, C, H, W) float in [0, 1] twice -> :class:`ModelOutput`."""
-        encoding = self.encode(current, next)
+        # The quantizer counts what it sees, so it alone must not run twice.
+        encoding = self._run(self.encode, current, next)
         quantized = self.quantizer(encoding)
-        return ModelOutput(self.decoder(current, quantized.latent), encoding, quantized)
+        return ModelOutput(self._run(self.decoder, current, quantized.latent), encoding, quantized)
 
     def encode(self, current: Tensor, next: Tensor) -> Tensor:
         """(B, C, H, W) float in [0, 1] twice -> the (B, D, h, w) latent before quantization."""
         latent = self.encoder(current, next)
         return self.pool(latent) if self.pool else latent
 
+    def _run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        if not (self.activation_checkpointing and self.training):
+            return part(*inputs)
+        contexts = functools.partial(_recomputation_contexts, self)
+        output: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
+        return output
+
     def decode(self, current: Tensor, codes: Tensor) -> Tensor:
         """(B, C, H, W) float and (B, h, w) codes -> the next frame (B, C, H, W) float."""
         return self.decoder(current, self.quantizer.codes_to_latent(codes))
+
+
+def _recomputation_contexts(model: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of the forward pass and of its recomputation, in which batch norm must not count the batch again."""
+    return nullcontext(), _frozen_statistics(model)
+
+
+@contextmanager
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class Decoder(nn.Module):

@@ -1,39 +1,55 @@
-"""Training, as one flat loop: batch, loss, backward, clip, step; then what is due at this step."""
+"""Training, as one flat loop: batch, losses, backward, clip, step; then what is due at this step.
+
+A step is exact: started again from the checkpoint before it, with the same configuration, data, software and
+number of threads, it gives the same bits. So all that a step depends on is in the checkpoint, and nothing else
+is: see :func:`training_state`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from lapa.checkpoint import save_checkpoint
-from lapa.config import Config, TrainingConfig, to_yaml
-from lapa.data.files import write_text
+from lapa import distributed
+from lapa.checkpoint import newest_state, prune, save_checkpoint, step_checkpoints, step_path
+from lapa.config import Config, TrainingConfig, config_from_dict, config_to_dict, to_yaml
+from lapa.data.feed import Feed, place
+from lapa.data.files import atomic_file, remove_unfinished, write_text
 from lapa.data.frames import FrameFormat, to_float
 from lapa.data.pairs import PairDataset, Pairs, PairSampler, split_episodes
 from lapa.data.store import FrameStore
-from lapa.device import autocast, pick_device, set_cpu_arithmetic
-from lapa.errors import ConfigError, TrainingError
+from lapa.device import autocast, check_compiler, peak_memory, set_cpu_arithmetic, utilization
+from lapa.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
+from lapa.evaluation.pictures import pair_strips, png_bytes
 from lapa.evaluation.reconstruction import psnr_db, squared_errors
-from lapa.losses import loss_terms, loss_weights, weighted_sum
+from lapa.facts import run_facts
+from lapa.guards import CollapseGuard, NonFiniteGuard
+from lapa.losses import loss_terms, loss_weights, make_perceptual, weighted_sum
 from lapa.model import LatentActionModel
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
-from lapa.tracking import JsonlTracker
+from lapa.schedule import Clock, is_due, learning_rate
+from lapa.stopping import StopSignal
+from lapa.tracking import Trackers, open_trackers
+from lapa.validation import Validator, usage_metrics
 
-MAX_NON_FINITE = 10
-"""So many steps in a row with a loss or gradient that is not finite end the run."""
+MAY_CHANGE = ("data.root", "data.store", "data.placement", "tracking", "training")
+"""What a resumed run may set anew; of ``training``, see :data:`MUST_STAY`."""
+MUST_STAY = ("training.seed", "training.batch_size")
+RUN_FILES = ("config.yaml", "split.json", "run.json", "metrics.jsonl", "best.pt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,131 +58,520 @@ class TrainingSummary:
 
     Attributes:
         best: the checkpoint with the lowest validation error.
+        last: the checkpoint after the last step.
         steps: optimizer steps taken.
-        seconds: they took, validation included.
+        seconds: they took, validation and those before a resume included.
         pairs_per_second: trained on, validation included.
         metrics: of the best checkpoint.
+        warnings: one sentence for each thing that went wrong without ending the run.
     """
 
     best: Path
+    last: Path
     steps: int
     seconds: float
     pairs_per_second: float
     metrics: dict[str, float]
+    warnings: list[str]
 
 
-def train(config: Config, store: FrameStore, notify: Callable[[str], None] = print_line) -> TrainingSummary:
+def train(
+    config: Config,
+    store: FrameStore,
+    notify: Callable[[str], None] = print_line,
+    *,
+    existing: Literal["refuse", "resume", "overwrite"] = "refuse",
+) -> TrainingSummary:
     """Trains a model on the store's training episodes.
 
-    Writes into ``config.training.out``: ``config.yaml``, ``split.json`` (episode names), ``metrics.jsonl``,
-    ``best.pt`` (lowest validation error) and ``step_<n>.pt`` (with the optimizer's state).
+    Writes into ``config.training.out``: ``config.yaml``, ``run.json`` (what was trained, on what), ``split.json``
+    (episode names), ``metrics.jsonl``, ``examples/``, ``best.pt`` (lowest validation error) and the last few
+    ``step_<n>.pt``, from which training can go on.
+
+    Under ``torchrun`` each process is one rank of a group that trains one model; the first one writes.
+
+    Args:
+        config: the run's configuration.
+        store: the recording.
+        notify: told in one line each what happens.
+        existing: what to do with a run that is in the folder already. A run that is not there is started.
 
     Raises:
-        ConfigError: an option does not fit the data or the machine.
+        CheckpointError: the run to resume cannot be read, or was configured otherwise.
+        ConfigError: an option does not fit the data or the machine, or the folder holds a run already.
         DataError: too few episodes.
         TrainingError: the loss stays infinite or NaN.
+        TrainingInterrupted: on SIGINT or SIGTERM, after saving.
     """
-    options = config.training
-    seed_everything(options.seed)
-    set_cpu_arithmetic()
-    device = pick_device(options.device)
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    with distributed.process_group(config.training.device) as device:
+        notify = notify if distributed.is_main() else _silence
+        with StopSignal() as stop:
+            run = Run(config, store, device, notify, existing)
+            with run.trackers:
+                return run.train(stop)
 
-    format = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
-    split = split_episodes([episode.name for episode in store.episodes], config.data.split, config.data.split_seed)
-    train_set = make_dataset(store, split["train"], format, preload=config.data.preload)
-    val_set = make_dataset(store, split["val"], format, preload=config.data.preload)
-    sampler = PairSampler(len(train_set), options.batch_size, options.seed)
 
-    model = make_model(config, format)
-    if model.decoder.mean_frame is not None:
-        model.decoder.mean_frame.copy_(train_set.mean_frame())
-    model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = make_optimizer(model, options)
-    weights = loss_weights(config.loss)
+class Run:
+    """One training run: all its state, and the loop.
 
-    out = Path(options.out)
+    Attributes:
+        step: optimizer steps taken.
+        best: validation metrics of the best checkpoint; empty before the first.
+    """
+
+    def __init__(
+        self, config: Config, store: FrameStore, device: torch.device, notify: Callable[[str], None], existing: str
+    ) -> None:
+        options = config.training
+        self.config, self.device, self.notify = config, device, notify
+        self.fingerprint = store.header.get("fingerprint")
+        self.out = Path(options.out)
+        check_ranks(options)
+        if options.compile:
+            check_compiler(device)
+        resumed = find_run(self.out, config, existing, notify)
+        seed_everything(options.seed)
+        set_cpu_arithmetic()
+
+        format = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
+        names = [episode.name for episode in store.episodes]
+        dealt = split_episodes(names, config.data.split, config.data.split_seed)
+        self.split: dict[str, list[str]] = resumed["split"] if resumed else dealt
+        train_set = make_dataset(store, self.split["train"], format)
+        val_set = make_dataset(store, self.split["val"], format)
+        if len(val_set) < distributed.world_size():
+            raise DataError(f"{len(val_set)} validation pair(s) for {distributed.world_size()} processes; record more")
+        self.step = resumed["step"] if resumed else 0
+        sampler = PairSampler(
+            len(train_set),
+            options.batch_size,
+            options.seed,
+            first=self.step,
+            parts=options.accumulate,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+
+        self.model = make_model(config, format)
+        self.perceptual = make_perceptual(config.loss, device)
+        placement = place([train_set, val_set], config.data.placement, device)
+        if self.model.decoder.mean_frame is not None:
+            self.model.decoder.mean_frame.copy_(train_set.mean_frame())
+        if resumed:
+            self.model.load_state_dict(resumed["model"])
+        layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        self.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.model.activation_checkpointing = options.activation_checkpointing
+        facts = run_facts(config, self.model, store, device)
+        self.parallel = parallel_model(self.model, device)
+        if options.compile:
+            self.model.compile()
+        self.optimizer = make_optimizer(self.model, options)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+        self.validator = Validator(
+            self.model,
+            val_set,
+            options.validate_pairs,
+            max(2, options.batch_size // options.accumulate // distributed.world_size()),
+            options.precision,
+        )
+        self.non_finite = NonFiniteGuard(options)
+        self.collapse = CollapseGuard(options, self.model.quantizer.num_codes)
+        self.best: dict[str, float] = {}
+        self.feed = Feed(train_set, sampler, device, options.num_workers)
+        self.clock = Clock(options, before=resumed["training"]["elapsed"] if resumed else 0.0)
+        self.meter = Meter(self.feed, device)
+        if resumed:
+            self.load_training_state(resumed["training"])
+
+        if distributed.is_main():
+            prepare_folder(self.out, config, facts, self.split, overwrite=existing == "overwrite" and not resumed)
+        self.trackers: Trackers = open_trackers(
+            config, self.out, facts=facts, resume_from=self.step if resumed else None, notify=notify
+        )
+        notify(
+            f"training {facts['model']['parameters']:,} parameters on {device}: {len(train_set)} pairs of "
+            f"{len(self.split['train'])} episodes, frames in {placement}; "
+            f"validating on {len(val_set)} pairs of {len(self.split['val'])}"
+        )
+
+    def train(self, stop: StopSignal) -> TrainingSummary:
+        """Takes all steps that are left.
+
+        Raises:
+            TrainingError: the loss stays infinite or NaN.
+            TrainingInterrupted: on SIGINT or SIGTERM, after saving.
+        """
+        options = self.config.training
+        with training_bar(options, self.clock, self.step) as bar:
+            done = self.is_over()
+            while not done:
+                batch = next(self.feed)
+                progress = self.progress()
+                set_learning_rate(self.optimizer, learning_rate(options, progress))
+                before = [buffer.clone() for buffer in self.model.buffers()]
+
+                result = self.accumulate_gradients(batch, progress)
+                self.scaler.unscale_(self.optimizer)
+                norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
+                values = result.values(norm, stop.received)
+                self.step += 1
+
+                if math.isfinite(values["train/loss/total"]) and math.isfinite(values["train/optim/gradient_norm"]):
+                    self.scaler.step(self.optimizer)
+                    self.model.quantizer.update()
+                    self.non_finite.good()
+                else:
+                    # The forward pass has spoilt the running statistics already.
+                    restore_buffers(self.model, before)
+                    self.non_finite.bad(self.step, self.last_good())
+                self.scaler.update()
+                self.meter.count(options.batch_size)
+
+                done = self.is_over()
+                if warning := self.collapse.watch(self.step, values.get("train/quantizer/perplexity", math.inf)):
+                    self.notify(warning)
+                if self.should_reseed(progress):
+                    moved = self.model.quantizer.reseed_unused(result.encoding)
+                    values["train/quantizer/reseeded"] = float(moved)
+                if is_due(self.step, options.log_every) or done:
+                    self.log_training(values, bar)
+                with self.meter.paused():
+                    if is_due(self.step, options.validate_every) or done:
+                        self.validate(progress)
+                    if is_due(self.step, options.usage_every):
+                        self.log_usage()
+                    if is_due(self.step, options.examples_every):
+                        self.log_examples()
+                    if is_due(self.step, options.checkpoint_every) or done:
+                        self.save()
+                    if received := int(values["stop"]):
+                        self.leave(received)
+        return self.summary()
+
+    def accumulate_gradients(self, batch: Pairs, progress: float) -> StepResult:
+        """Forward and backward over the micro-batches of one step."""
+        options, loss_options = self.config.training, self.config.loss
+        result = StepResult(self.scaler)
+        weights = loss_weights(loss_options, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = batch.chunk(options.accumulate)
+        for index, part in enumerate(parts):
+            current, next = to_float(part.current), to_float(part.next)
+            is_last = index == len(parts) - 1
+            with synchronized(self.parallel, is_last):
+                with autocast(self.device, options.precision):
+                    output = self.parallel(current, next)
+                terms = loss_terms(output, current, next, loss_options, progress, self.perceptual)
+                loss = weighted_sum(terms, weights)
+                self.scaler.scale(loss / len(parts)).backward()
+            result.add(loss, terms, output, next)
+        return result
+
+    def progress(self) -> float:
+        """Share of the training that is done; the same on all ranks."""
+        progress = self.clock.progress(self.step)
+        return self._agreed(progress) if self.clock.counts_time else progress
+
+    def is_over(self) -> bool:
+        """Whether the last step is done; the same on all ranks."""
+        over = self.clock.is_over(self.step)
+        return bool(self._agreed(float(over))) if self.clock.counts_time else over
+
+    def _agreed(self, value: float) -> float:
+        """The main process's value: each rank has a clock of its own."""
+        if distributed.world_size() == 1:
+            return value
+        return float(distributed.broadcast(torch.tensor(value, dtype=torch.float64, device=self.device)))
+
+    def should_reseed(self, progress: float) -> bool:
+        """Whether unused codes are moved after this step."""
+        options = self.config.training
+        due = is_due(self.step, options.reseed_every) and progress < options.reseed_until
+        return due and not self.non_finite.in_a_row
+
+    def log_training(self, values: dict[str, float], bar: tqdm[Any]) -> None:
+        """One line of training metrics, and the bar."""
+        metrics = {name: value for name, value in values.items() if name != "stop"}
+        metrics["train/optim/learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        if self.scaler.is_enabled():
+            metrics["train/optim/loss_scale"] = self.scaler.get_scale()
+        metrics |= self.meter.read()
+        self.trackers.log(self.step, metrics)
+        update_bar(bar, self.clock, self.step, metrics)
+
+    def validate(self, progress: float) -> None:
+        """Validates, and keeps the model if it is the best so far."""
+        loss_options = self.config.loss
+
+        def losses(output: Any, current: Tensor, following: Tensor) -> Mapping[str, Tensor]:
+            terms = loss_terms(output, current, following, loss_options, progress, self.perceptual)
+            return {**terms, "total": weighted_sum(terms, loss_weights(loss_options, progress))}
+
+        metrics = self.validator.metrics(losses)
+        self.trackers.log(self.step, metrics)
+        if not self.best or metrics["val/recon/mse"] < self.best["val/recon/mse"]:
+            self.best = metrics
+            if distributed.is_main():
+                best = self.out / "best.pt"
+                save_checkpoint(best, self.model, self.config, split=self.split, step=self.step, metrics=metrics)
+
+    def log_usage(self) -> None:
+        """Histogram and perplexity of the codes on held-out episodes."""
+        counts = self.validator.code_use()
+        if len(counts):
+            self.trackers.histogram(self.step, "val/codebook/use", counts)
+            self.trackers.log(self.step, usage_metrics(counts))
+
+    def log_examples(self) -> None:
+        """A picture of held-out pairs, ``examples/step_<n>.png``."""
+        if not distributed.is_main():
+            return
+        path = self.out / "examples" / f"step_{self.step}.png"
+        with atomic_file(path) as file:
+            file.write(png_bytes(pair_strips(self.validator.examples())))
+        self.trackers.image(self.step, "val/recon/examples", path)
+
+    def save(self) -> Path:
+        """Writes ``step_<n>.pt``, from which training can go on, and deletes those that are too old."""
+        path = step_path(self.out, self.step)
+        state = self.training_state()
+        if distributed.is_main():
+            save_checkpoint(
+                path, self.model, self.config, split=self.split, step=self.step, metrics=self.best, training=state
+            )
+            prune(self.out, self.config.training.keep_last)
+        return path
+
+    def training_state(self) -> dict[str, Any]:
+        """All that a step depends on beside the weights, as plain values and tensors.
+
+        The batches are not in it: they depend on the seed and the step alone.
+        """
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": distributed.gathered_objects(rng_state(self.device)),
+            "elapsed": self.clock.elapsed(),
+            "non_finite": self.non_finite.state_dict(),
+            "collapse": self.collapse.state_dict(),
+            "best": self.best,
+            "fingerprint": self.fingerprint,
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`training_state`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.non_finite.load_state_dict(state["non_finite"])
+        self.collapse.load_state_dict(state["collapse"])
+        self.best = state["best"]
+        if len(state["rng"]) == distributed.world_size():
+            set_rng_state(state["rng"][distributed.rank()], self.device)
+        else:
+            self.notify(f"resuming a run of {len(state['rng'])} process(es) on {distributed.world_size()}: not exact")
+        if state["fingerprint"] != self.fingerprint:
+            self.notify("WARNING: the recordings have changed since the run began: it goes on, but not exactly")
+
+    def last_good(self) -> str:
+        """What to go back to, for an error."""
+        paths = step_checkpoints(self.out)
+        if paths:
+            return f"the last good checkpoint is {paths[-1]}"
+        return f"the last good checkpoint is {self.out / 'best.pt'}" if self.best else "no checkpoint was written yet"
+
+    def leave(self, received: int) -> None:
+        """Saves and ends the run.
+
+        Raises:
+            TrainingInterrupted: always.
+        """
+        path = self.save()
+        raise TrainingInterrupted(
+            f"stopped after step {self.step} and saved {path}; "
+            f"go on with `lapa train --resume training.out={self.config.training.out}`",
+            received,
+        )
+
+    def summary(self) -> TrainingSummary:
+        """What the run has come to."""
+        seconds = self.clock.elapsed()
+        warnings = []
+        if self.best and self.best["val/recon/psnr_db"] <= self.best["val/recon/copy_psnr_db"]:
+            warnings.append(
+                f"the model draws held-out frames no better ({self.best['val/recon/psnr_db']:.1f} dB) than copying the "
+                f"current one does ({self.best['val/recon/copy_psnr_db']:.1f} dB): train longer, or look at examples/"
+            )
+        if self.collapse.warned_at is not None:
+            warnings.append(f"the codebook had collapsed at step {self.collapse.warned_at}")
+        if self.non_finite.total:
+            warnings.append(f"{self.non_finite.total} step(s) were skipped: loss or gradient not finite")
+        return TrainingSummary(
+            best=self.out / "best.pt",
+            last=step_path(self.out, self.step),
+            steps=self.step,
+            seconds=seconds,
+            pairs_per_second=self.step * self.config.training.batch_size / seconds,
+            metrics=self.best,
+            warnings=warnings,
+        )
+
+
+class StepResult:
+    """Sums what the micro-batches of one step gave.
+
+    Attributes:
+        encoding: (B, D, h, w), the latents of the last one.
+    """
+
+    def __init__(self, scaler: torch.amp.GradScaler) -> None:
+        self._scaler = scaler
+        self._sums: dict[str, Tensor] = {}
+        self._parts = 0
+        self.encoding = torch.empty(0)
+
+    def add(self, loss: Tensor, terms: Mapping[str, Tensor], output: Any, next: Tensor) -> None:
+        """Counts one micro-batch."""
+        values = {
+            "train/loss/total": loss,
+            **{f"train/loss/{name}": term for name, term in terms.items()},
+            **{f"train/quantizer/{name}": value for name, value in output.quantized.metrics.items()},
+            "mse": squared_errors(output.prediction.detach(), next).mean(),
+        }
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+        self._parts += 1
+        self.encoding = output.encoding.detach()
+
+    def values(self, norm: Tensor, stop: int) -> dict[str, float]:
+        """Means over micro-batches and ranks, moved to the host at once; a signal that any rank got is in ``stop``."""
+        share = 1 / (self._parts * distributed.world_size())
+        signal = torch.tensor(float(stop), device=norm.device)
+        vector = torch.stack(
+            [*(value * share for value in self._sums.values()), norm / distributed.world_size(), signal]
+        )
+        numbers = distributed.summed(vector).tolist()
+        means = dict(zip([*self._sums, "train/optim/gradient_norm", "stop"], numbers, strict=True))
+        means["train/recon/psnr_db"] = psnr_db(means.pop("mse"))
+        return means
+
+
+class Meter:
+    """Measures the speed of training between two looks at it, and who waits for whom."""
+
+    def __init__(self, feed: Feed, device: torch.device) -> None:
+        self._feed, self._device = feed, device
+        self._pairs = 0
+        self._waited = feed.waited
+        self._started = time.perf_counter()
+        self._asked = 0.0
+
+    def count(self, pairs: int) -> None:
+        """Notes the pairs of one step."""
+        self._pairs += pairs
+
+    @contextlib.contextmanager
+    def paused(self):  # type: ignore[no-untyped-def]
+        """Leaves the body's time out."""
+        paused = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - paused
+
+    def read(self) -> dict[str, float]:
+        """``train/speed/*`` since the last call, and ``train/device/*`` now."""
+        now = time.perf_counter()
+        seconds = max(now - self._started, 1e-9)
+        metrics = {
+            "train/speed/pairs_per_s": self._pairs / seconds,
+            "train/speed/data_wait_share": (self._feed.waited - self._waited) / seconds,
+            "train/device/peak_memory_bytes": float(peak_memory(self._device)),
+        }
+        if now - self._asked > 1.0 and (share := utilization(self._device)) is not None:
+            metrics["train/device/utilization"] = share
+            self._asked = now
+        self._pairs, self._waited, self._started = 0, self._feed.waited, now
+        return metrics
+
+
+def check_ranks(options: TrainingConfig) -> None:
+    """Checks that a batch can be dealt to the group.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    parts = options.accumulate * distributed.world_size()
+    if options.batch_size % parts or options.batch_size // parts < 2:
+        raise ConfigError(
+            f"training.batch_size: {options.batch_size} pairs cannot be cut into {parts} equal parts of 2 or more, for "
+            f"{distributed.world_size()} process(es) with training.accumulate={options.accumulate}"
+        )
+
+
+def find_run(out: Path, config: Config, existing: str, notify: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest state of a run in the folder if it is to be resumed, else None.
+
+    Raises:
+        CheckpointError: the run cannot be read, or was configured otherwise.
+        ConfigError: there is a run, and it is neither to be resumed nor overwritten.
+    """
+    holds_run = bool(step_checkpoints(out)) or (out / "best.pt").exists()
+    if existing == "refuse" and holds_run:
+        raise ConfigError(
+            f"training.out: {out} holds a run already; go on with --resume, replace it with --overwrite, "
+            "or name another folder"
+        )
+    found = newest_state(out, notify) if existing == "resume" else None
+    if existing == "resume" and found is None:
+        notify(f"no run to resume in {out}; starting one")
+    if found is None:
+        return None
+    path, state = found
+    check_same_run(path, config_to_dict(config_from_dict(state["config"])), config_to_dict(config), notify)
+    notify(f"resuming from {path}")
+    return state
+
+
+def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any], notify: Callable[[str], None]) -> None:
+    """Checks that a run's configuration is still the one it began with, where it must be.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    old, new = flat(before), flat(now)
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    for key in changed:
+        free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in MAY_CHANGE) and key not in MUST_STAY
+        if not free:
+            raise CheckpointError(
+                f"{path}: was trained with {key}={old.get(key)}, not {new.get(key)}; a run keeps what it began with: "
+                "leave the option out, or start another run in another training.out"
+            )
+        if key.startswith("training.") and key != "training.out":
+            notify(f"{key} is now {new.get(key)}; it was {old.get(key)}")
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted keys."""
+    items: dict[str, Any] = {}
+    for key, value in values.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
+
+
+def prepare_folder(
+    out: Path, config: Config, facts: dict[str, Any], split: dict[str, list[str]], *, overwrite: bool
+) -> None:
+    """Makes the run's folder and writes what is known before the first step."""
+    if overwrite:
+        pictures = (out / "examples").glob("step_*.png")
+        for path in (*step_checkpoints(out), *pictures, *(out / name for name in RUN_FILES)):
+            path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(out)
     write_text(out / "config.yaml", to_yaml(config))
+    write_text(out / "run.json", json.dumps(facts, indent=2) + "\n")
     write_text(out / "split.json", json.dumps(split, indent=2) + "\n")
-    notify(
-        f"training {count_parameters(model):,} parameters on {device}: {len(train_set)} pairs of "
-        f"{len(split['train'])} episodes; validating on {len(val_set)} pairs of {len(split['val'])}"
-    )
-
-    clock = Clock(options)
-    best = math.inf
-    best_metrics: dict[str, float] = {}
-    non_finite = 0
-    step = 0
-    with JsonlTracker(out / "metrics.jsonl") as tracker, training_bar(options) as bar:
-        for batch in batches(train_set, sampler, options.num_workers):
-            progress = clock.progress(step)
-            set_learning_rate(optimizer, options, progress)
-            pair = batch.to(device)
-            current, next = to_float(pair.current), to_float(pair.next)
-
-            buffers = [buffer.clone() for buffer in model.buffers()]
-            with autocast(device, options.precision):
-                output = model(current, next)
-            terms = loss_terms(output, current, next, config.loss, progress)
-            loss = weighted_sum(terms, weights)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
-            step += 1
-
-            if is_finite(loss, norm):
-                optimizer.step()
-                non_finite = 0
-            else:
-                # The forward pass has spoilt the running statistics already.
-                restore_buffers(model, buffers)
-                non_finite += 1
-                stop_if_hopeless(non_finite, step, out / "best.pt" if best < math.inf else None)
-
-            done = clock.is_over(step)
-            if is_due(step, options.reseed_every) and progress < options.reseed_until and not non_finite:
-                model.quantizer.reseed_unused(output.encoding.detach())
-            if is_due(step, options.log_every) or done:
-                logged = training_metrics(terms, output.quantized.metrics, norm, optimizer)
-                logged["train/recon/psnr_db"] = psnr_db(squared_errors(output.prediction.detach(), next).mean())
-                tracker.log(step, logged)
-                update_bar(bar, clock, step, logged)
-            if is_due(step, options.validate_every) or done:
-                metrics = validate(model, val_set, options)
-                tracker.log(step, metrics)
-                if metrics["val/recon/mse"] < best:
-                    best, best_metrics = metrics["val/recon/mse"], metrics
-                    save_checkpoint(out / "best.pt", model, config, split=split, step=step, metrics=metrics)
-            if is_due(step, options.checkpoint_every):
-                path = out / f"step_{step}.pt"
-                save_checkpoint(path, model, config, split=split, step=step, metrics=best_metrics, optimizer=optimizer)
-            if done:
-                break
-    seconds = clock.elapsed()
-    return TrainingSummary(out / "best.pt", step, seconds, step * options.batch_size / seconds, best_metrics)
-
-
-class Clock:
-    """Measures progress by steps, or by time where the time limit comes first, so that schedules always finish."""
-
-    def __init__(self, options: TrainingConfig) -> None:
-        self.steps = options.steps
-        self.limit = math.inf if options.max_minutes is None else 60 * options.max_minutes
-        self.started = time.monotonic()
-
-    def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.started
-
-    def progress(self, step: int) -> float:
-        """Share of the training that is done, in [0, 1]."""
-        return min(1.0, max(step / self.steps, self.elapsed() / self.limit))
-
-    def is_over(self, step: int) -> bool:
-        """Whether the last step is done."""
-        return step >= self.steps or self.elapsed() >= self.limit
 
 
 def seed_everything(seed: int) -> None:
@@ -174,6 +579,31 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """The state of all random number generators, as plain values and tensors."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    version, internal, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "python": [version, list(internal), gauss],
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
+    """The inverse of :func:`rng_state`."""
+    torch.set_rng_state(state["torch"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def make_model(config: Config, format: FrameFormat) -> LatentActionModel:
@@ -189,119 +619,72 @@ def make_model(config: Config, format: FrameFormat) -> LatentActionModel:
     return LatentActionModel(config.model, format)
 
 
-def make_dataset(store: FrameStore, names: list[str], format: FrameFormat, *, preload: bool) -> PairDataset:
-    """The pairs of the named episodes."""
+def make_dataset(store: FrameStore, names: list[str], format: FrameFormat) -> PairDataset:
+    """The pairs of the named episodes.
+
+    Raises:
+        DataError: an episode is not in the store, or there is no pair.
+    """
+    missing = set(names) - {episode.name for episode in store.episodes}
+    if missing:
+        raise DataError(f"{store.path}: episode '{min(missing)}' of the run is missing; restore it, or start a new run")
     chosen = set(names)
-    return PairDataset(store, [e for e in store.episodes if e.name in chosen], format, preload=preload)
+    return PairDataset(store, [episode for episode in store.episodes if episode.name in chosen], format)
 
 
-def make_optimizer(model: LatentActionModel, options: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015), as one fused kernel."""
     return torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=True)
 
 
-def batches(dataset: PairDataset, sampler: PairSampler, num_workers: int) -> Iterator[Pairs]:
-    """Endless training batches."""
-    return iter(DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=num_workers))
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, options: TrainingConfig, progress: float) -> None:
-    """Rises linearly over the warm-up, then follows a cosine from the first to the final rate."""
-    if progress < options.warmup:
-        rate = options.learning_rate * max(progress, 1e-3) / options.warmup
-    else:
-        share = (progress - options.warmup) / (1 - options.warmup)
-        span = options.learning_rate - options.final_learning_rate
-        rate = options.final_learning_rate + span * (1 + math.cos(math.pi * share)) / 2
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the rate of all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def is_finite(loss: Tensor, norm: Tensor) -> bool:
-    """Whether this step may change the weights."""
-    return bool(torch.isfinite(loss) & torch.isfinite(norm))
+def parallel_model(model: LatentActionModel, device: torch.device) -> nn.Module:
+    """The model to call in training: itself, or in a group one whose gradients are averaged over ranks."""
+    if distributed.world_size() == 1:
+        return model
+    distributed.synchronize_batch_norm(model, device)
+    # Buffers are kept equal by what they count, over all ranks; broadcasting them would lose the others' counts.
+    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def restore_buffers(model: LatentActionModel, buffers: list[Tensor]) -> None:
+def synchronized(model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+    """Lets ranks exchange gradients in the last micro-batch of a step alone."""
+    if isinstance(model, DistributedDataParallel) and not is_last:
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+def restore_buffers(model: nn.Module, buffers: list[Tensor]) -> None:
     """Puts back what :meth:`torch.nn.Module.buffers` held."""
     for buffer, before in zip(model.buffers(), buffers, strict=True):
         buffer.copy_(before)
 
 
-def stop_if_hopeless(non_finite: int, step: int, best: Path | None) -> None:
-    """Ends a run whose loss stays infinite or NaN.
-
-    Raises:
-        TrainingError: after :data:`MAX_NON_FINITE` such steps in a row.
-    """
-    if non_finite >= MAX_NON_FINITE:
-        good = f"the last good checkpoint is {best}" if best else "no checkpoint was written yet"
-        raise TrainingError(
-            f"the loss or its gradient was not finite for {non_finite} steps, up to step {step}; {good}; "
-            "lower training.learning_rate or set training.precision=fp32"
-        )
-
-
-def is_due(step: int, every: int) -> bool:
-    """Whether something done every so many steps is due."""
-    return step % every == 0
-
-
-def training_metrics(
-    terms: dict[str, Tensor], quantizer: dict[str, Tensor], norm: Tensor, optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
-    """One line of training metrics."""
-    return {
-        **{f"train/loss/{name}": float(term.detach()) for name, term in terms.items()},
-        **{f"train/quantizer/{name}": float(value) for name, value in quantizer.items()},
-        "train/optim/gradient_norm": float(norm),
-        "train/optim/learning_rate": optimizer.param_groups[0]["lr"],
-    }
-
-
-@torch.inference_mode()
-def validate(model: LatentActionModel, dataset: PairDataset, options: TrainingConfig) -> dict[str, float]:
-    """Reconstruction error on held-out episodes beside that of copying the current frame."""
-    device = next(model.parameters()).device
-    model.eval()
-    error, copy_error, used = 0.0, 0.0, set[int]()
-    for first in range(0, len(dataset), options.batch_size):
-        pair = dataset[range(first, min(first + options.batch_size, len(dataset)))].to(device)
-        current, following = to_float(pair.current), to_float(pair.next)
-        with autocast(device, options.precision):
-            output = model(current, following)
-        error += float(squared_errors(output.prediction, following).sum())
-        copy_error += float(squared_errors(current, following).sum())
-        if output.quantized.codes is not None:
-            used.update(output.quantized.codes.unique().tolist())
-    model.train()
-    return {
-        "val/recon/mse": error / len(dataset),
-        "val/recon/psnr_db": psnr_db(error / len(dataset)),
-        "val/recon/copy_psnr_db": psnr_db(copy_error / len(dataset)),
-        "val/codebook/codes_used": float(len(used)),
-    }
-
-
-def training_bar(options: TrainingConfig) -> tqdm[Any]:
-    """Counts steps, or seconds where there is a time limit."""
-    if options.max_minutes is None:
-        return progress_bar(total=options.steps, desc="train", unit="step")
+def training_bar(options: TrainingConfig, clock: Clock, step: int) -> tqdm[Any]:
+    """Counts steps, or the share of the time where there is a limit."""
+    if not clock.counts_time:
+        return progress_bar(total=options.steps, initial=step, desc="train", unit="step")
     return progress_bar(
         total=100, desc="train", unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
     )
 
 
 def update_bar(bar: tqdm[Any], clock: Clock, step: int, logged: dict[str, float]) -> None:
-    """Shows loss, PSNR and codes in use."""
-    done = step if bar.total == clock.steps else 100 * clock.progress(step)
+    """Shows loss, PSNR and perplexity."""
+    done = 100 * clock.progress(step) if clock.counts_time else step
     bar.update(done - bar.n)
     bar.set_postfix_str(
-        f"step {step}, loss {logged['train/loss/reconstruction']:.4f}, PSNR {logged['train/recon/psnr_db']:.1f} dB, "
-        f"codes {logged.get('train/quantizer/codes_used', math.nan):.0f}"
+        f"step {step}, loss {logged['train/loss/total']:.4f}, PSNR {logged['train/recon/psnr_db']:.1f} dB, "
+        f"perplexity {logged.get('train/quantizer/perplexity', math.nan):.0f}, "
+        f"{logged['train/speed/pairs_per_s']:.0f} pairs/s",
+        refresh=False,
     )
 
 
-def count_parameters(model: torch.nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+def _silence(message: str) -> None:
+    """What ranks other than the first have to say."""

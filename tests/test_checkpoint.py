@@ -73,17 +73,18 @@ def test_the_digest_tells_checkpoints_apart(saved):
     assert load_checkpoint(saved, "cpu").digest != first
 
 
-def test_the_optimizer_is_kept_only_if_given(saved, tmp_path):
+def test_the_state_of_training_is_kept_only_if_given(saved, tmp_path):
     config = make_config()
     model = LatentActionModel(config.model, FORMAT)
     optimizer = torch.optim.Adam(model.parameters())
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    save_checkpoint(tmp_path / "a.pt", model, config, split=SPLIT, step=1, metrics={}, optimizer=optimizer)
-    kept = torch.load(tmp_path / "a.pt", weights_only=True)["optimizer"]
+    state = {"optimizer": optimizer.state_dict()}
+    save_checkpoint(tmp_path / "a.pt", model, config, split=SPLIT, step=1, metrics={}, training=state)
+    kept = torch.load(tmp_path / "a.pt", weights_only=True)["training"]["optimizer"]
     assert len(kept["state"]) == len(optimizer.state_dict()["state"]) > 0
-    assert "optimizer" not in torch.load(saved, weights_only=True)
+    assert "training" not in torch.load(saved, weights_only=True)
 
 
 def test_a_checkpoint_holds_plain_values_and_tensors_only(saved):

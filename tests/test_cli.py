@@ -100,7 +100,7 @@ def test_a_bad_episode_is_left_out_and_counted_and_training_goes_on(
     picture = toy / "2" / "4.png"
     picture.write_bytes(picture.read_bytes()[:50])
     for steps in (4, 5):  # packed anew, then reused: told both times
-        assert main([*TRAIN, f"training.steps={steps}"]) == 0
+        assert main([*TRAIN, f"training.steps={steps}", "--overwrite"]) == 0
         told = capsys.readouterr().out
         assert "left out: " in told
         assert "toy/2/4.png" in told

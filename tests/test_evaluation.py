@@ -368,7 +368,7 @@ def test_a_report_without_history_has_no_curves(
 
 
 def test_colours_of_the_difference_picture() -> None:
-    from lapa.evaluation.report import difference_image
+    from lapa.evaluation.pictures import difference_image
 
     target = np.array([[[0.5, 0.5, 0.5]]])
     prediction = np.array([[[0.5, 1.0, 0.0]]])

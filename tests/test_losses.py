@@ -5,7 +5,7 @@ import torch
 
 from lapa.config import LossConfig
 from lapa.contracts import Quantized
-from lapa.losses import loss_terms, loss_weights, motion_weight, weighted_squared_error, weighted_sum
+from lapa.losses import loss_terms, loss_weights, scheduled, weighted_squared_error, weighted_sum
 from lapa.model import ModelOutput
 
 
@@ -72,22 +72,22 @@ def test_a_change_below_the_threshold_is_no_motion(frames, threshold, weight):
         (0, 0, 0.5, 0),
     ],
 )
-def test_motion_weight_falls_geometrically(start, end, progress, expected):
-    assert motion_weight(LossConfig(motion=start, motion_end=end), progress) == pytest.approx(expected)
+def test_a_weight_moves_geometrically_where_it_can(start, end, progress, expected):
+    assert scheduled(start, end, progress) == pytest.approx(expected)
 
 
 def test_the_terms_of_a_batch_follow_the_progress_and_carry_the_names_of_the_weights(frames):
     current, following = frames
     config = LossConfig(motion=99, motion_end=9)
     early, late = (loss_terms(output_of(current), current, following, config, progress) for progress in (0.0, 1.0))
-    assert early.keys() == loss_weights(config).keys()
+    assert early.keys() == loss_weights(config, 0.0).keys()
     assert early["quantizer"] == pytest.approx(0.7)
     assert early["reconstruction"] == pytest.approx(10 * late["reconstruction"])
 
 
 def test_the_sum_is_weighted_by_name():
     terms = {"reconstruction": torch.tensor(2.0), "quantizer": torch.tensor(3.0)}
-    weights = loss_weights(LossConfig(quantizer=10.0, reconstruction=0.5))
+    weights = loss_weights(LossConfig(quantizer=10.0, reconstruction=0.5), 0.3)
     assert weighted_sum(terms, weights) == pytest.approx(0.5 * 2 + 10 * 3)
 
 

@@ -11,8 +11,9 @@ from lapa.config import load_config
 from lapa.data.frames import FrameFormat, to_float
 from lapa.data.pairs import PairDataset
 from lapa.data.store import open_store
+from lapa.facts import count_parameters
 from lapa.model import LatentActionModel
-from lapa.training import count_parameters, make_model
+from lapa.training import make_model
 
 TOY = FrameFormat(40, 32)
 

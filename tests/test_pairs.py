@@ -11,6 +11,7 @@ from lapa.data.pairs import PairDataset, PairSampler, split_episodes
 from lapa.data.store import FrameStore, open_store
 from lapa.errors import DataError
 
+CPU = torch.device("cpu")
 FORMAT = FrameFormat(40, 32, "grey", 2)
 SHARES = (0.8, 0.1, 0.1)
 
@@ -73,12 +74,36 @@ def test_a_dataset_holds_only_its_own_episodes(store):
     assert pairs.starts.tolist() == [17, 18, 19, 20, 21, 6, 7, 9]
 
 
-def test_preloaded_and_lazy_batches_are_equal(store):
+def test_batches_of_frames_that_are_kept_and_of_frames_that_are_read_are_equal(store):
     chosen = [store.episodes[2], store.episodes[0], store.episodes[1]]
-    lazy, preloaded = (PairDataset(store, chosen, FORMAT, preload=preload) for preload in (False, True))
-    for index in ([0], [7, 2, 2], range(len(lazy)), 4):
-        assert torch.equal(lazy[index].current, preloaded[index].current)
-        assert torch.equal(lazy[index].next, preloaded[index].next)
+    read, kept = PairDataset(store, chosen, FORMAT), PairDataset(store, chosen, FORMAT)
+    kept.keep_on(CPU, chunk=5)
+    assert (read.kept_on, kept.kept_on) == (None, CPU)
+    for index in ([0], [7, 2, 2], range(len(read)), 4, np.array([3, 1])):
+        assert torch.equal(read[index].current, kept[index].current)
+        assert torch.equal(read[index].next, kept[index].next)
+
+
+def test_the_size_of_the_prepared_frames_is_known_before_they_are_prepared(store):
+    pairs = PairDataset(store, store.episodes[:2], FORMAT)
+    size = pairs.frame_bytes
+    pairs.keep_on(CPU)
+    assert pairs._kept.nbytes == size
+
+
+def test_neighbouring_pairs_are_read_and_moved_once(store):
+    pairs = PairDataset(store, store.episodes, FORMAT)
+    raw = pairs.read([0, 1, 2])
+    assert len(raw.frames) == 4
+    prepared = raw.prepared(CPU, FORMAT)
+    assert torch.equal(prepared.current[1:], prepared.next[:-1])
+
+
+def test_a_batch_is_cut_into_micro_batches_in_order(store):
+    batch = PairDataset(store, store.episodes, FORMAT)[range(6)]
+    parts = batch.chunk(3)
+    assert [len(part) for part in parts] == [2, 2, 2]
+    assert torch.equal(torch.cat([part.next for part in parts]), batch.next)
 
 
 def test_where_says_in_which_file_a_pair_begins(store):
@@ -86,9 +111,11 @@ def test_where_says_in_which_file_a_pair_begins(store):
     assert [pairs.where(index) for index in (0, 6, 7, 8)] == ["0/0.png", "1/1.png", "1/4.png", "2/0.png"]
 
 
-@pytest.mark.parametrize("preload", [False, True])
-def test_the_mean_frame_is_the_mean_of_what_the_model_sees(store, preload):
-    pairs = PairDataset(store, store.episodes, FORMAT, preload=preload)
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_mean_frame_is_the_mean_of_what_the_model_sees(store, kept):
+    pairs = PairDataset(store, store.episodes, FORMAT)
+    if kept:
+        pairs.keep_on(CPU)
     expected = to_float(pairs[range(len(pairs))].current).mean(0)
     assert torch.allclose(pairs.mean_frame(), expected, atol=1e-6)
 
@@ -115,7 +142,8 @@ def draw(sampler: PairSampler, count: int) -> list[list[int]]:
 
 def test_an_epoch_is_a_permutation_and_the_next_epoch_another():
     sampler = PairSampler(num_pairs=12, batch_size=3, seed=5)
-    first, second = (list(chain(*draw(sampler, 4))) for _ in range(2))
+    batches = draw(sampler, 8)
+    first, second = list(chain(*batches[:4])), list(chain(*batches[4:]))
     assert sorted(first) == sorted(second) == list(range(12))
     assert first != second
 
@@ -136,12 +164,19 @@ def test_batches_depend_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("drawn", [0, 1, 3, 4, 9])
-def test_a_sampler_with_the_same_epoch_and_position_goes_on_with_the_very_next_batch(drawn):
+def test_a_sampler_told_how_many_batches_were_drawn_goes_on_with_the_very_next_one(drawn):
     whole = draw(PairSampler(num_pairs=14, batch_size=3, seed=5), drawn + 6)
-    stopped, resumed = PairSampler(14, 3, seed=5), PairSampler(14, 3, seed=5)
-    draw(stopped, drawn)
-    resumed.epoch, resumed.position = stopped.epoch, stopped.position
-    assert draw(resumed, 6) == whole[drawn:]
+    assert draw(PairSampler(14, 3, seed=5, first=drawn), 6) == whole[drawn:]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_ranks_share_each_micro_batch_in_order(parts):
+    whole = draw(PairSampler(25, 8, seed=5), 5)
+    ranks = [draw(PairSampler(25, 8, seed=5, parts=parts, rank=rank, world_size=2), 5) for rank in (0, 1)]
+    for batch, first, second in zip(whole, *ranks, strict=True):
+        size = 4 // parts
+        cut = [first[:size], second[:size], first[size:], second[size:]]
+        assert list(chain(*cut)) == batch
 
 
 def test_fewer_pairs_than_a_batch_are_refused():

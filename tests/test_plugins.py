@@ -447,11 +447,28 @@ def test_the_ema_codebook_moves_towards_the_encodings_in_training_only():
     quantizer = codebook_quantizer(EmaQuantizer, num_codes=4, decay=0.8)
     quantizer(torch.randn(16, 2, 2, 2))
     latent = torch.randn(16, 2, 2, 2) + 5
-    losses = [float(quantizer(latent).loss) for _ in range(20)]
+    losses = []
+    for _ in range(20):
+        losses.append(float(quantizer(latent).loss))
+        quantizer.update()
     assert losses[-1] < 0.2 * losses[0]
     before = quantizer.codebook.clone()
     quantizer.eval()(latent - 5)
     assert torch.equal(quantizer.codebook, before)
+
+
+def test_an_ema_codebook_sees_micro_batches_as_the_batch_they_make_up():
+    whole, cut = (codebook_quantizer(EmaQuantizer, num_codes=4, decay=0.5) for _ in range(2))
+    cut.load_state_dict(whole.state_dict())
+    for quantizer in (whole, cut):
+        quantizer.started.fill_(True)
+    latent = torch.randn(16, 2, 2, 2)
+    whole(latent)
+    whole.update()
+    for part in latent.chunk(4):
+        cut(part)
+    cut.update()
+    torch.testing.assert_close(cut.codebook, whole.codebook)
 
 
 def test_an_ema_code_becomes_the_mean_of_the_encodings_it_wins():
@@ -461,4 +478,5 @@ def test_an_ema_code_becomes_the_mean_of_the_encodings_it_wins():
     latent = as_grid([[-3.0, 1.0], [-5.0, 3.0], [2.0, 0.0], [2.0, 4.0]])
     for _ in range(40):
         quantizer(latent)
+        quantizer.update()
     assert torch.allclose(quantizer.codebook, torch.tensor([[-4.0, 2.0], [2.0, 2.0]]), atol=1e-3)

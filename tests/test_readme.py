@@ -14,6 +14,7 @@ from lapa.registry import conditioners
 
 README = Path(__file__).parent.parent / "README.md"
 SHORTER = {
+    "training.max_minutes=6": "training.steps=25",
     "--preset laptop": "--preset debug",
     "--episodes 16": "--episodes 4 --max-steps 40",
     "--steps 200": "--steps 5",

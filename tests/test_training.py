@@ -13,16 +13,19 @@ import pytest
 import torch
 
 from lapa import training
-from lapa.checkpoint import Checkpoint, load_checkpoint
-from lapa.config import Config, TrainingConfig, config_from_dict, load_config
+from lapa.checkpoint import Checkpoint, load_checkpoint, read_state
+from lapa.config import Config, config_from_dict, load_config
 from lapa.data.store import FrameStore, open_store
 from lapa.errors import ConfigError, DataError, TrainingError
 from lapa.losses import loss_terms
-from lapa.training import MAX_NON_FINITE, Clock, make_optimizer, set_learning_rate, train
+from lapa.training import train
+from lapa.validation import Validator
 
+LIMIT = 10
+"""Bad steps in a row that end a run, by default."""
 GROUPS = {
-    "train": {"loss", "quantizer", "optim", "recon"},
-    "val": {"recon", "codebook"},
+    "train": {"loss", "quantizer", "optim", "recon", "speed", "device"},
+    "val": {"loss", "recon", "codebook"},
 }
 
 
@@ -60,7 +63,8 @@ def weights_hash(checkpoint: Checkpoint) -> str:
 
 def test_a_run_leaves_its_config_its_log_and_its_checkpoints(breakout_run: Path) -> None:
     names = {path.name for path in breakout_run.iterdir()}
-    assert names == {"config.yaml", "split.json", "metrics.jsonl", "best.pt", "step_10.pt", "step_20.pt"}
+    files = {"config.yaml", "split.json", "run.json", "metrics.jsonl", "best.pt", "step_10.pt", "step_20.pt"}
+    assert names == files
     assert json.loads((breakout_run / "split.json").read_text()) == load_checkpoint(breakout_run / "best.pt").split
     expected = load_config("debug", overrides=[f"training.out={breakout_run}", "data.downsample=2"])
     assert load_config(file=breakout_run / "config.yaml") == expected
@@ -73,7 +77,7 @@ def test_the_summary_says_what_was_done(toy_store: FrameStore, toy_config: Calla
     assert summary.best == Path(toy_config().training.out) / "best.pt"
     assert summary.pairs_per_second == pytest.approx(20 * 8 / summary.seconds)
     assert summary.metrics == load_checkpoint(summary.best, "cpu").metrics
-    assert any("36 pairs of 3 episodes; validating on 12 pairs of 1" in line for line in said)
+    assert any("36 pairs of 3 episodes, frames in memory; validating on 12 pairs of 1" in line for line in said)
 
 
 def test_metrics_are_named_by_stage_group_and_name(breakout_run: Path) -> None:
@@ -84,7 +88,7 @@ def test_metrics_are_named_by_stage_group_and_name(breakout_run: Path) -> None:
         for key in line.keys() - {"step", "seconds"}:
             stage, group, _ = key.split("/")
             seen[stage].add(group)
-            assert math.isfinite(line[key]), key
+            assert isinstance(line[key], (list, str)) or math.isfinite(line[key]), key
     assert seen == GROUPS
     assert [line["step"] for line in lines if "train/loss/reconstruction" in line] == [5, 10, 15, 20]
     assert [line["step"] for line in lines if "val/recon/mse" in line] == [10, 20]
@@ -100,14 +104,15 @@ def test_the_best_checkpoint_has_the_lowest_validation_error(
     toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([0.5, 0.2, 0.3, 0.4])
+    look = Validator.metrics
 
-    def validate(*_: object) -> dict[str, float]:
-        return {"val/recon/mse": next(errors)}
+    def spoilt(*arguments: Any) -> dict[str, float]:
+        return {**look(*arguments), "val/recon/mse": next(errors)}
 
-    monkeypatch.setattr(training, "validate", validate)
+    monkeypatch.setattr(Validator, "metrics", spoilt)
     summary = train(toy_config("training.validate_every=5"), toy_store, quiet)
     best = load_checkpoint(summary.best, "cpu")
-    assert (best.step, best.metrics) == (10, {"val/recon/mse": 0.2})
+    assert (best.step, best.metrics["val/recon/mse"]) == (10, 0.2)
     assert summary.metrics == best.metrics
 
 
@@ -119,8 +124,8 @@ def test_a_real_run_keeps_the_lowest_error_of_its_log(breakout_run: Path, breako
 
 def test_the_kept_steps_hold_the_optimizer_and_the_best_does_not(breakout_run: Path) -> None:
     best, kept = (torch.load(breakout_run / name, weights_only=True) for name in ("best.pt", "step_20.pt"))
-    assert "optimizer" not in best
-    assert kept["optimizer"]["state"]
+    assert "training" not in best
+    assert kept["training"]["optimizer"]["state"]
     assert kept["step"] == 20
 
 
@@ -134,13 +139,13 @@ def test_validation_sees_the_validation_episodes_alone(
     toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    validate = training.validate
+    look = Validator.metrics
 
-    def spy(model: Any, dataset: Any, options: Any) -> dict[str, float]:
-        seen.append([episode.name for episode in dataset.episodes])
-        return validate(model, dataset, options)
+    def spy(self: Validator, losses: Any) -> dict[str, float]:
+        seen.append([episode.name for episode in self.dataset.episodes])
+        return look(self, losses)
 
-    monkeypatch.setattr(training, "validate", spy)
+    monkeypatch.setattr(Validator, "metrics", spy)
     summary = train(toy_config(), toy_store, quiet)
     assert seen == [load_checkpoint(summary.best, "cpu").split["val"]] * 2
 
@@ -170,6 +175,8 @@ def plant_nan(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[int], bool]) ->
 
     def spoilt(*arguments: Any) -> dict[str, torch.Tensor]:
         terms = loss_terms(*arguments)
+        if not torch.is_grad_enabled():  # validation
+            return terms
         factor = math.nan if is_bad(next(steps)) else 1.0
         return {**terms, "reconstruction": terms["reconstruction"] * factor}
 
@@ -184,14 +191,23 @@ def test_a_step_whose_loss_is_nan_changes_no_weight(
     assert summary.steps == 20
     kept = torch.load(summary.best.parent / "step_20.pt", weights_only=True)
     assert all(value.isfinite().all() for value in kept["model"].values())
-    assert {int(state["step"]) for state in kept["optimizer"]["state"].values()} == {17}
+    assert {int(state["step"]) for state in kept["training"]["optimizer"]["state"].values()} == {17}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_is_not_followed(bad: float) -> None:
-    assert not training.is_finite(torch.tensor(1.0), torch.tensor(bad))
-    assert not training.is_finite(torch.tensor(bad), torch.tensor(1.0))
-    assert training.is_finite(torch.tensor(1.0), torch.tensor(1.0))
+def test_a_gradient_that_is_not_finite_is_not_followed(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    clip, steps = torch.nn.utils.clip_grad_norm_, iter(range(1, 100))
+
+    def spoil(parameters: Any, limit: float) -> torch.Tensor:
+        return clip(parameters, limit) * (bad if next(steps) == 4 else 1.0)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoil)
+    summary = train(toy_config(), toy_store, quiet)
+    assert summary.warnings[-1] == "1 step(s) were skipped: loss or gradient not finite"
+    kept = read_state(summary.last)
+    assert {int(state["step"]) for state in kept["training"]["optimizer"]["state"].values()} == {19}
 
 
 def test_a_loss_that_stays_nan_ends_the_run_and_names_the_last_good_checkpoint(
@@ -202,8 +218,8 @@ def test_a_loss_that_stays_nan_ends_the_run_and_names_the_last_good_checkpoint(
     with pytest.raises(TrainingError) as raised:
         train(config, toy_store, quiet)
     best = Path(config.training.out) / "best.pt"
-    assert f"not finite for {MAX_NON_FINITE} steps, up to step {12 + MAX_NON_FINITE}" in str(raised.value)
-    assert f"the last good checkpoint is {best}" in str(raised.value)
+    assert f"not finite for {LIMIT} steps, up to step {12 + LIMIT}" in str(raised.value)
+    assert f"the last good checkpoint is {best.with_name('step_20.pt')}" in str(raised.value)
     assert "lower training.learning_rate" in str(raised.value)
     model = load_checkpoint(best, "cpu").model
     assert all(value.isfinite().all() for value in model.state_dict().values())
@@ -212,7 +228,7 @@ def test_a_loss_that_stays_nan_ends_the_run_and_names_the_last_good_checkpoint(
 def test_a_loss_that_is_nan_now_and_then_does_not_end_the_run(
     toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant_nan(monkeypatch, lambda step: step % MAX_NON_FINITE != 0)
+    plant_nan(monkeypatch, lambda step: step % LIMIT != 0)
     assert train(toy_config("training.steps=25"), toy_store, quiet).steps == 25
 
 
@@ -230,7 +246,7 @@ def test_an_older_runs_checkpoint_is_not_called_the_last_good_one(
     train(toy_config("training.steps=2"), toy_store, quiet)
     plant_nan(monkeypatch, lambda step: True)
     with pytest.raises(TrainingError, match="no checkpoint was written yet"):
-        train(toy_config("training.validate_every=1000"), toy_store, quiet)
+        train(toy_config("training.validate_every=1000"), toy_store, quiet, existing="overwrite")
 
 
 @pytest.mark.parametrize("quantizer", ["vq", "ema"])
@@ -246,42 +262,6 @@ def test_a_batch_that_overflows_leaves_the_model_finite(
     summary = train(toy_config(f"model.quantizer.name={quantizer}"), toy_store, quiet)
     model = load_checkpoint(summary.best.parent / "step_20.pt", "cpu").model
     assert [name for name, value in model.state_dict().items() if not value.isfinite().all()] == []
-
-
-def rate(progress: float, **options: Any) -> float:
-    settings = TrainingConfig(learning_rate=1.0, final_learning_rate=0.2, **options)
-    optimizer = make_optimizer(torch.nn.Linear(1, 1), settings)
-    set_learning_rate(optimizer, settings, progress)
-    return optimizer.param_groups[0]["lr"]
-
-
-@pytest.mark.parametrize(
-    ("progress", "expected"), [(0.0, 1.0), (0.25, 0.6 + 0.4 * math.cos(math.pi / 4)), (0.5, 0.6), (1.0, 0.2)]
-)
-def test_the_learning_rate_follows_a_cosine(progress: float, expected: float) -> None:
-    assert rate(progress) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.01), (0.05, 0.5), (0.1, 1.0), (0.55, 0.6), (1.0, 0.2)])
-def test_the_learning_rate_rises_over_the_warm_up_first(progress: float, expected: float) -> None:
-    assert rate(progress, warmup=0.1) == pytest.approx(expected)
-
-
-def test_the_clock_counts_steps_where_there_is_no_limit() -> None:
-    clock = Clock(TrainingConfig(steps=200))
-    assert [clock.progress(step) for step in (0, 50, 200, 300)] == [0.0, 0.25, 1.0, 1.0]
-    assert [clock.is_over(step) for step in (0, 199, 200)] == [False, False, True]
-
-
-def test_the_clock_counts_time_where_the_limit_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(TrainingConfig(steps=200, max_minutes=2))
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock.started + 90)
-    assert clock.progress(50) == 0.75
-    assert clock.progress(180) == 0.9
-    assert not clock.is_over(50)
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock.started + 121)
-    assert clock.progress(50) == 1.0
-    assert clock.is_over(50)
 
 
 def test_a_time_limit_ends_the_run_with_its_schedule_done(
@@ -321,7 +301,8 @@ def test_unused_codes_are_seeded_again_until_told_to_stop(
 def test_dead_codes_come_back_to_life(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
     def codes_used(*overrides: str) -> float:
         config = toy_config("model.quantizer.num_codes=64", "training.steps=30", *overrides)
-        return log_lines(train(config, toy_store, quiet).best.parent)[-1]["val/codebook/codes_used"]
+        run = train(config, toy_store, quiet, existing="overwrite").best.parent
+        return log_lines(run)[-1]["val/codebook/codes_used"]
 
     assert codes_used("training.reseed_every=5") > codes_used("training.reseed_every=1000")
 

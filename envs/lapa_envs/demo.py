@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from lapa.checkpoint import load_checkpoint
 from lapa.cli import DEFAULT_DATASET
@@ -58,8 +59,10 @@ def run(data: Path, preset: str, episodes: int, max_steps: int, run_folder: Path
     if best.exists() and done.exists() and json.loads(done.read_text()) == stamp:
         notify(f"reusing {best}; delete {run_folder} to train anew")
     else:
+        # An interrupted run has no stamp yet, and goes on; a finished one with another stamp is another run.
+        existing: Literal["resume", "overwrite"] = "overwrite" if done.exists() else "resume"
         done.unlink(missing_ok=True)
-        train(config, store)
+        train(config, store, existing=existing)
         write_text(done, json.dumps(stamp))
     checkpoint = load_checkpoint(best)
     notify("4/6 extract")

@@ -240,7 +240,7 @@ def open_store(
     """The packed store of the recordings under ``root``, built first if it is missing or the source has changed.
 
     Args:
-        root: the folder of episodes.
+        root: the folder of episodes, or a packed store by itself, which is then taken as it is.
         path: the store's file; by default ``<root>/.lapa/frames.lapa``.
         strict: raise on the first bad episode instead of leaving it out.
         notify: told in one line each what was built, reused or left out.
@@ -249,6 +249,8 @@ def open_store(
         DataError: no episode is usable, or, when strict, one is not.
         OSError: the store cannot be written.
     """
+    if root.is_file():
+        return FrameStore(root)
     names = list_episodes(root)
     path = path or root / STORE_FOLDER / "frames.lapa"
     current = fingerprint(root, names)

@@ -17,6 +17,7 @@ from lapa.data.store import FrameStore, StoredEpisode
 from lapa.errors import DataError
 from lapa.evaluation import breakout
 from lapa.evaluation.codebook import codebook_metrics
+from lapa.evaluation.pictures import Example
 from lapa.evaluation.probe import ProbeData, probe_metrics
 from lapa.evaluation.reconstruction import ReconstructionError, mean_ssim
 from lapa.extraction import check_format, label_pairs
@@ -26,16 +27,6 @@ from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
 
 METRICS_FILE = "metrics.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One held-out pair for the report's pictures: (C, H, W) in [0, 1] each, and where it was recorded."""
-
-    current: np.ndarray
-    next: np.ndarray
-    prediction: np.ndarray
-    where: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,19 +6,17 @@ import base64
 import html
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from lapa.checkpoint import Checkpoint
 from lapa.config import to_yaml
 from lapa.data.files import atomic_file, write_text
-from lapa.evaluation.evaluate import METRICS_FILE, Evaluation, Example
-
-ZOOM = 2
+from lapa.evaluation.evaluate import METRICS_FILE, Evaluation
+from lapa.evaluation.pictures import pair_strips, png_bytes
+from lapa.tracking import read_lines
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -178,39 +176,6 @@ too bright, blue too dark).</p>
 """
 
 
-def pair_strips(examples: list[Example]) -> np.ndarray:
-    """Examples side by side, each a column of current, next, prediction and difference: (H', W', 3) uint8."""
-    columns = []
-    for example in examples:
-        cells = [to_rgb(example.current), to_rgb(example.next), to_rgb(example.prediction)]
-        cells.append(difference_image(example.prediction, example.next))
-        columns.append(np.concatenate([np.pad(cell, ((0, 2), (0, 2), (0, 0)), constant_values=255) for cell in cells]))
-    return np.concatenate(columns, axis=1).repeat(ZOOM, 0).repeat(ZOOM, 1)
-
-
-def to_rgb(frame: np.ndarray) -> np.ndarray:
-    """(C, H, W) in [0, 1] -> (H, W, 3) uint8."""
-    pixels = (frame.clip(0, 1) * 255).round().astype(np.uint8)
-    return np.broadcast_to(np.moveaxis(pixels, 0, -1), (*frame.shape[1:], 3))
-
-
-def difference_image(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(C, H, W) twice -> (H, W, 3) uint8: white is equal, red is too bright, blue is too dark."""
-    difference = (prediction - target).mean(0).clip(-0.5, 0.5) * 2
-    image = np.ones((*difference.shape, 3))
-    image[..., 1] -= np.abs(difference)
-    image[..., 2] -= difference.clip(0, None)
-    image[..., 0] -= (-difference).clip(0, None)
-    return (image * 255).round().astype(np.uint8)
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 as a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="png")
-    return buffer.getvalue()
-
-
 def plot_codes(counts: np.ndarray) -> bytes:
     """Bars of code use, sorted, as a PNG file."""
     figure, axes = _axes()
@@ -229,7 +194,7 @@ def plot_training(history: list[dict[str, Any]]) -> bytes:
         ("val/recon/psnr_db", "validation episodes", "o-"),
         ("val/recon/copy_psnr_db", "copying, validation", "--"),
     ):
-        points = [(line["step"], line[name]) for line in history if name in line and math.isfinite(line[name])]
+        points = [(line["step"], line[name]) for line in history if line.get(name) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
     axes.set_xlabel("step")
@@ -255,6 +220,4 @@ def _png(figure: Any) -> bytes:
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's ``metrics.jsonl``; empty where there is no such file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_lines(path) if path.exists() else []

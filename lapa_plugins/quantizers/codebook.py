@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lapa import distributed
 from lapa.contracts import Quantizer
 
 
@@ -54,30 +55,34 @@ class CodebookQuantizer(Quantizer):
     def start_from(self, flat: Tensor) -> None:
         """On the first training batch, puts every code on an encoding (N, D) drawn from it."""
         if not self.started:
-            self._move(torch.arange(self.num_codes, device=flat.device), flat)
+            self._move(torch.arange(self.num_codes, device=flat.device), distributed.gathered_rows(flat))
             self.started.fill_(True)
 
     @torch.no_grad()
     def reseed_unused(self, latent: Tensor) -> int:
         unused = (self.used == 0).nonzero().squeeze(1)
         if len(unused):
-            self._move(unused, full_precision(flatten(latent)))
+            self._move(unused, distributed.gathered_rows(full_precision(flatten(latent))))
         self.used.zero_()
         return len(unused)
 
     def _move(self, which: Tensor, flat: Tensor) -> None:
-        """Puts the codes ``which`` on encodings drawn from ``flat`` (N, D)."""
+        """Puts the codes ``which`` on encodings drawn from ``flat`` (N, D), the same on all ranks."""
         if len(flat) >= len(which):
             drawn = torch.randperm(len(flat), device=flat.device)[: len(which)]  # no two codes on one encoding
         else:
             drawn = torch.randint(len(flat), (len(which),), device=flat.device)
-        self.codebook[which] = flat[drawn].to(self.codebook.dtype)
+        self.codebook[which] = flat[distributed.broadcast(drawn)].to(self.codebook.dtype)
 
     @torch.no_grad()
     def usage_metrics(self, codes: Tensor) -> dict[str, Tensor]:
-        """Counts flat ``codes`` (N,) into ``used`` while training; perplexity and number of codes of this batch."""
+        """Perplexity and number of codes of a batch ``codes`` (N,); in training, of all ranks' batches together.
+
+        Training counts them into ``used``.
+        """
         counts = torch.bincount(codes, minlength=self.num_codes)
         if self.training:
+            counts = distributed.summed(counts)
             self.used += counts
         share = counts / counts.sum()
         perplexity = torch.special.entr(share).sum().exp()

@@ -9,15 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lapa import distributed
 from lapa.contracts import Quantized
 from lapa_plugins.quantizers.codebook import CodebookQuantizer, check_num_codes, flatten, full_precision, unflatten
 
 
 class EmaQuantizer(CodebookQuantizer):
-    """Codes are moving averages of the encodings they win (van den Oord et al. 2017, appendix A.1)."""
+    """Codes are moving averages of the encodings they win (van den Oord et al. 2017, appendix A.1).
+
+    ``forward`` only collects them, ``update`` moves the codes: however a batch is cut into micro-batches and ranks,
+    the averages see it as one.
+    """
 
     counts: Tensor
     sums: Tensor
+    new_counts: Tensor
+    new_sums: Tensor
 
     @dataclasses.dataclass(frozen=True)
     class Config:
@@ -47,6 +54,8 @@ class EmaQuantizer(CodebookQuantizer):
         self.register_buffer("codebook", codebook)
         self.register_buffer("counts", torch.ones(config.num_codes))
         self.register_buffer("sums", codebook.clone())
+        self.register_buffer("new_counts", torch.zeros(config.num_codes), persistent=False)
+        self.register_buffer("new_sums", torch.zeros_like(codebook), persistent=False)
 
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
@@ -54,11 +63,11 @@ class EmaQuantizer(CodebookQuantizer):
             if self.training:
                 self.start_from(flat.detach())
             _, codes = self.nearest(flat)
-            chosen = F.embedding(codes, self.codebook)  # a copy: the update below must not change it
+            chosen = F.embedding(codes, self.codebook)
             loss = self.config.commitment * F.mse_loss(flat, chosen)
             quantized = flat + (chosen - flat).detach()
             if self.training:
-                self._follow(flat.detach(), codes)
+                self._collect(flat.detach(), codes)
         return Quantized(
             latent=unflatten(quantized, latent).movedim(-1, 1),
             codes=unflatten(codes, latent),
@@ -67,11 +76,16 @@ class EmaQuantizer(CodebookQuantizer):
         )
 
     @torch.no_grad()
-    def _follow(self, flat: Tensor, codes: Tensor) -> None:
-        counts = torch.bincount(codes, minlength=self.num_codes).to(flat.dtype)
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, flat)
-        self.counts.lerp_(counts, 1 - self.config.decay)
-        self.sums.lerp_(sums, 1 - self.config.decay)
+    def _collect(self, flat: Tensor, codes: Tensor) -> None:
+        self.new_counts += torch.bincount(codes, minlength=self.num_codes)
+        self.new_sums.index_add_(0, codes, flat.to(self.new_sums.dtype))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.counts.lerp_(distributed.summed(self.new_counts), 1 - self.config.decay)
+        self.sums.lerp_(distributed.summed(self.new_sums), 1 - self.config.decay)
+        self.new_counts.zero_()
+        self.new_sums.zero_()
         total = self.counts.sum()
         smoothed = (self.counts + self.config.smoothing) / (total + self.num_codes * self.config.smoothing) * total
         self.codebook.copy_(self.sums / smoothed[:, None])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lapa import distributed
 from lapa.contracts import Quantized
 from lapa_plugins.quantizers.codebook import CodebookQuantizer, check_num_codes, flatten, full_precision, unflatten
 
@@ -55,20 +56,23 @@ class VectorQuantizer(CodebookQuantizer):
                 self.start_from(flat.detach())
             distances, codes = self.nearest(flat)
             chosen = F.embedding(codes, self.codebook)
-            loss = self.config.codebook * F.mse_loss(chosen, flat.detach())
-            loss = loss + self.config.commitment * F.mse_loss(flat, chosen.detach())
+            terms = {
+                "codebook_loss": (self.config.codebook, F.mse_loss(chosen, flat.detach())),
+                "commitment_loss": (self.config.commitment, F.mse_loss(flat, chosen.detach())),
+            }
             if self.config.entropy:
-                loss = loss + self.config.entropy * self._entropy_loss(distances)
+                terms["entropy_loss"] = (self.config.entropy, self._entropy_loss(distances))
+            loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
             quantized = flat + (chosen - flat).detach()
         return Quantized(
             latent=unflatten(quantized, latent).movedim(-1, 1),
             codes=unflatten(codes, latent),
             loss=loss,
-            metrics=self.usage_metrics(codes),
+            metrics={**self.usage_metrics(codes), **{name: term.detach() for name, (_, term) in terms.items()}},
         )
 
     def _entropy_loss(self, distances: Tensor) -> Tensor:
         soft = torch.softmax(-distances / self.config.temperature, dim=1)  # (N, K)
         each = torch.special.entr(soft).sum(1).mean()
-        mean = torch.special.entr(soft.mean(0)).sum()
+        mean = torch.special.entr(distributed.mean_with_gradient(soft.mean(0))).sum()
         return each - mean

@@ -1,0 +1,74 @@
+"""Guards speak up when they must, and only then."""
+
+from __future__ import annotations
+
+import pytest
+
+from lapa.config import TrainingConfig
+from lapa.errors import TrainingError
+from lapa.guards import CollapseGuard, NonFiniteGuard
+
+
+def test_bad_steps_in_a_row_end_the_run_and_scattered_ones_do_not() -> None:
+    guard = NonFiniteGuard(TrainingConfig(max_non_finite=3))
+    for step in range(10):
+        guard.bad(step, "no checkpoint")
+        guard.bad(step, "no checkpoint")
+        guard.good()
+    assert (guard.total, guard.in_a_row) == (20, 0)
+    guard.bad(30, "the last good checkpoint is step_20.pt")
+    guard.bad(31, "the last good checkpoint is step_20.pt")
+    with pytest.raises(TrainingError, match=r"not finite for 3 steps, up to step 32; the last good .* is step_20.pt"):
+        guard.bad(32, "the last good checkpoint is step_20.pt")
+
+
+def watch(guard: CollapseGuard, perplexities: list[float]) -> list[tuple[int, str]]:
+    """Steps at which the guard warned, with the warnings."""
+    said = [(step, guard.watch(step, value)) for step, value in enumerate(perplexities, start=1)]
+    return [(step, warning) for step, warning in said if warning]
+
+
+def test_a_collapsed_codebook_is_told_once_a_window_with_the_remedies() -> None:
+    guard = CollapseGuard(TrainingConfig(collapse_share=0.05, collapse_steps=10), num_codes=256)
+    warnings = watch(guard, [60.0] * 20 + [3.0] * 40)
+    # The mean of the window falls below 12.8 with its ninth low value.
+    assert [step for step, _ in warnings] == [29, 39, 49, 59]
+    assert guard.warned_at == 29
+    assert "WARNING: codebook collapse: perplexity 8.7 of 256 codes over the last 10 steps" in warnings[0][1]
+    for remedy in ("quantizer.name=ema", "quantizer.commitment", "training.reseed_every", "quantizer.entropy"):
+        assert remedy in warnings[0][1]
+
+
+def test_a_healthy_codebook_is_left_alone() -> None:
+    options = TrainingConfig(collapse_share=0.05, collapse_steps=10)
+    assert watch(CollapseGuard(options, num_codes=256), [13.0] * 100) == []
+    assert watch(CollapseGuard(options, num_codes=8), [1.6] * 100) == []
+
+
+def test_a_start_shorter_than_the_window_is_not_judged() -> None:
+    assert watch(CollapseGuard(TrainingConfig(collapse_steps=10), num_codes=256), [1.0] * 9) == []
+
+
+@pytest.mark.parametrize("num_codes", [2, 8])
+def test_a_small_codebook_has_collapsed_when_one_code_is_left(num_codes: int) -> None:
+    assert watch(CollapseGuard(TrainingConfig(collapse_steps=5), num_codes), [1.0] * 5)
+
+
+def test_without_codes_or_without_a_threshold_nothing_is_watched() -> None:
+    assert watch(CollapseGuard(TrainingConfig(collapse_steps=5), None), [1.0] * 20) == []
+    assert watch(CollapseGuard(TrainingConfig(collapse_steps=5, collapse_share=0), 256), [1.0] * 20) == []
+
+
+def test_a_resumed_guard_goes_on_counting() -> None:
+    options = TrainingConfig(collapse_steps=10, max_non_finite=3)
+    whole, stopped, resumed = (CollapseGuard(options, 256) for _ in range(3))
+    watch(stopped, [1.0] * 6)
+    resumed.load_state_dict(stopped.state_dict())
+    assert watch(resumed, [1.0] * 4) == [(4, watch(whole, [1.0] * 10)[0][1].replace("step 10", "step 4"))]
+    first, second = NonFiniteGuard(options), NonFiniteGuard(options)
+    first.bad(1, "")
+    first.bad(2, "")
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(TrainingError):
+        second.bad(3, "")
+    assert second.total == 3
