@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from lapa import training
+from lapa import device, training
 from lapa.checkpoint import Checkpoint, load_checkpoint, read_state
-from lapa.config import Config, config_from_dict, load_config
+from lapa.config import Config, TrainingConfig, config_from_dict, load_config
+from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, open_store
 from lapa.errors import ConfigError, DataError, TrainingError
+from lapa.facts import git_revision
 from lapa.losses import loss_terms
-from lapa.training import train
+from lapa.model import LatentActionModel
+from lapa.stopping import StopSignal
+from lapa.training import Run, make_model, train
 from lapa.validation import Validator
 
 LIMIT = 10
@@ -333,3 +338,205 @@ def test_frames_too_small_for_the_model_are_an_error(toy_store: FrameStore, toy_
 def test_the_checkpoint_holds_the_whole_configuration(breakout_run: Path) -> None:
     stored = torch.load(breakout_run / "best.pt", weights_only=True)
     assert config_from_dict(stored["config"]) == load_config(file=breakout_run / "config.yaml")
+
+
+def without_batch_norm_statistics(run: Run) -> None:
+    """Freezes batch norm: what a batch is cut into then makes no difference."""
+    for module in run.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train(False)
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign]
+
+
+def curve_of(config: Config, store: FrameStore, prepare: Callable[[Run], None] = lambda run: None) -> list[float]:
+    """The training loss of every step."""
+    run = Run(config, store, torch.device("cpu"), quiet, "overwrite")
+    prepare(run)
+    with StopSignal() as stop, run.trackers:
+        run.train(stop)
+    return [line["train/loss/total"] for line in log_lines(run.out) if "train/loss/total" in line]
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "ema"])
+def test_two_micro_batches_of_sixteen_are_one_batch_of_thirty_two(
+    toy_store: FrameStore, toy_config: Callable[..., Config], quantizer: str
+) -> None:
+    # The first batch spreads the codes over its encodings, of which a micro-batch has fewer: leave that out.
+    def prepare(run: Run) -> None:
+        without_batch_norm_statistics(run)
+        run.model.quantizer.started.fill_(True)
+
+    options = [f"model.quantizer.name={quantizer}", "training.batch_size=32", "training.log_every=1"]
+    whole, cut = (
+        curve_of(toy_config(*options, "training.reseed_every=1000", f"training.accumulate={n}"), toy_store, prepare)
+        for n in (1, 2)
+    )
+    assert len(whole) == 20
+    assert cut == pytest.approx(whole, rel=1e-3)
+    assert whole[-1] < whole[0]
+
+
+def test_batch_norm_sees_micro_batches(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    options = ["training.batch_size=32", "training.log_every=1", "training.steps=2"]
+    whole, cut = (curve_of(toy_config(*options, f"training.accumulate={n}"), toy_store) for n in (1, 2))
+    assert cut != pytest.approx(whole, rel=1e-3)  # told in the README
+
+
+def saved_bytes(model: LatentActionModel, batch: torch.Tensor) -> int:
+    """Bytes that a forward pass keeps for the backward pass, each storage counted once."""
+    storages: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(batch, batch)
+    output.prediction.sum().backward()
+    return sum(storages.values())
+
+
+def test_activation_checkpointing_keeps_less_and_changes_no_bit(
+    toy_store: FrameStore, toy_config: Callable[..., Config]
+) -> None:
+    options = ["training.log_every=1", "training.checkpoint_every=20"]
+    config, saving = toy_config(*options), toy_config(*options, "training.activation_checkpointing=true")
+    assert curve_of(config, toy_store) == curve_of(saving, toy_store)
+    kept = read_state(Path(saving.training.out) / "step_20.pt")["model"]
+    curve_of(config, toy_store)
+    usual = read_state(Path(config.training.out) / "step_20.pt")["model"]
+    assert all(torch.equal(kept[name], usual[name]) for name in usual)  # the running statistics too
+    model = make_model(config, FrameFormat(40, 32))
+    batch = torch.rand(16, 1, 40, 32)
+    before = saved_bytes(model, batch)
+    model.activation_checkpointing = True
+    assert saved_bytes(model, batch) < 0.5 * before
+
+
+def test_fp16_scales_the_loss_and_keeps_the_scale(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    config = toy_config("training.precision=fp16", "training.log_every=1", "training.max_non_finite=50")
+    summary = train(config, toy_store, quiet)
+    scales = [line["train/optim/loss_scale"] for line in log_lines(summary.best.parent) if "train/loss/total" in line]
+    assert read_state(summary.last)["training"]["scaler"]["scale"] == scales[-1] > 1
+    half = toy_config("training.precision=fp16", "training.max_non_finite=50", "training.steps=30")
+    said = log_lines(train(half, toy_store, quiet, existing="resume").best.parent)
+    assert said[-1]["step"] == 30
+    assert math.isfinite(summary.metrics["val/recon/mse"])
+
+
+def test_an_overflow_in_fp16_lowers_the_scale_and_skips_the_step(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_nan(monkeypatch, lambda step: step == 4)
+    config = toy_config("training.precision=fp16", "training.log_every=1", "training.max_non_finite=50")
+    lines = [line for line in log_lines(train(config, toy_store, quiet).best.parent) if "train/loss/total" in line]
+    assert lines[3]["train/loss/total"] is None
+    assert lines[4]["train/optim/loss_scale"] <= lines[2]["train/optim/loss_scale"] / 2
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_what_single_precision_does(
+    toy_store: FrameStore, toy_config: Callable[..., Config], precision: str
+) -> None:
+    single, half = (
+        curve_of(toy_config("training.steps=40", "training.max_non_finite=50", f"training.precision={name}"), toy_store)
+        for name in ("fp32", precision)
+    )
+    assert half[-1] == pytest.approx(single[-1], rel=0.15)
+
+
+def test_a_model_no_better_than_copying_is_said_in_the_summary(
+    toy_store: FrameStore, toy_config: Callable[..., Config]
+) -> None:
+    (warning,) = train(toy_config("training.steps=2"), toy_store, quiet).warnings
+    assert "no better" in warning
+    assert "than copying the current one does" in warning
+
+
+def test_a_collapsing_codebook_is_told_while_it_trains(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lapa_plugins.quantizers.vq import VectorQuantizer
+
+    def nearest(self: VectorQuantizer, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return flat @ self.codebook.T, torch.zeros(len(flat), dtype=torch.int64)  # every encoding takes code 0
+
+    monkeypatch.setattr(VectorQuantizer, "nearest", nearest)
+    said: list[str] = []
+    summary = train(toy_config("training.collapse_steps=8"), toy_store, said.append)
+    assert [line for line in said if "codebook collapse: perplexity 1.0 of 16 codes" in line]
+    assert "the codebook had collapsed at step 8" in summary.warnings
+
+
+def test_what_is_due_is_logged_at_its_step(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    cadence = ["log_every=1", "validate_every=4", "usage_every=5", "examples_every=6", "checkpoint_every=7"]
+    run = train(toy_config(*(f"training.{option}" for option in cadence)), toy_store, quiet).best.parent
+    steps: dict[str, list[int]] = {}
+    for line in log_lines(run):
+        for name in line:
+            steps.setdefault(name, []).append(line["step"])
+    assert steps["train/loss/total"] == steps["train/speed/data_wait_share"] == list(range(1, 21))
+    for name in ("val/loss/total", "val/loss/reconstruction", "val/recon/psnr_db", "val/recon/ssim"):
+        assert steps[name] == [4, 8, 12, 16, 20]
+    assert steps["val/codebook/use"] == steps["val/codebook/perplexity"] == [5, 10, 15, 20]
+    assert steps["val/recon/examples"] == [6, 12, 18]
+    assert sorted(path.name for path in (run / "examples").iterdir()) == ["step_12.png", "step_18.png", "step_6.png"]
+    assert sorted(path.name for path in run.glob("step_*.pt")) == ["step_14.pt", "step_20.pt", "step_7.pt"]
+
+
+def test_the_references_cadence_is_the_default() -> None:
+    training = TrainingConfig()
+    assert (training.steps, training.batch_size) == (100_000, 32)
+    assert (training.learning_rate, training.final_learning_rate) == (3e-4, 1e-4)
+    assert (training.log_every, training.validate_every, training.usage_every) == (1, 1_000, 5_000)
+    assert (training.examples_every, training.reseed_every, training.checkpoint_every) == (2_500, 10_000, 10_000)
+
+
+def test_the_run_says_what_it_trained_on_what(breakout_run: Path, breakout_store: FrameStore) -> None:
+    facts = json.loads((breakout_run / "run.json").read_text())
+    assert facts["data"]["fingerprint"] == breakout_store.header["fingerprint"]
+    assert facts["data"]["frames"] == len(breakout_store)
+    model = load_checkpoint(breakout_run / "best.pt", "cpu").model
+    assert facts["model"]["parameters"] == sum(p.numel() for p in model.parameters())
+    assert sum(part["parameters"] for part in facts["model"]["parts"].values()) == facts["model"]["parameters"]
+    assert facts["model"]["parts"]["quantizer"]["class"] == "VectorQuantizer"
+    assert facts["config"]["training"]["steps"] == 20
+    assert facts["torch"] == torch.__version__
+
+
+def test_the_revision_is_that_of_the_checkout(tmp_path: Path) -> None:
+    assert git_revision(tmp_path) is None
+    for command in (["init", "-q"], ["config", "user.email", "a@b"], ["config", "user.name", "c"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / "file").write_text("1")
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    subprocess.run(["git", "commit", "-q", "-m", "1"], cwd=tmp_path, check=True)
+    revision = git_revision(tmp_path)
+    assert revision is not None
+    assert len(revision) == 12
+    (tmp_path / "file").write_text("2")
+    assert git_revision(tmp_path) == f"{revision}-dirty"
+
+
+def test_compiling_without_a_compiler_is_an_error_before_the_first_step(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    config = toy_config("training.compile=true")
+    with pytest.raises(ConfigError, match=r"training.compile: needs a C\+\+ compiler for the CPU; install g\+\+"):
+        train(config, toy_store, quiet)
+    assert not Path(config.training.out).exists()
+
+
+def test_a_compiled_model_trains_the_same_curve_and_keeps_its_names(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without the code generator, which takes a minute: what is traced is what can go wrong here.
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(LatentActionModel, "compile", lambda self: compile(self, backend="eager"))
+    monkeypatch.setattr(device.shutil, "which", lambda name: name)
+    options = ["training.log_every=1", "training.checkpoint_every=20"]
+    usual = curve_of(toy_config(*options), toy_store)
+    config = toy_config(*options, "training.compile=true")
+    assert curve_of(config, toy_store) == pytest.approx(usual, rel=1e-3)
+    assert load_checkpoint(Path(config.training.out) / "step_20.pt", "cpu").step == 20
