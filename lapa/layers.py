@@ -44,8 +44,10 @@ class Upsampler(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
+        # Batch norm takes out a bias before it, so only the last layer has one.
         self.convs = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
+            nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, bias=index == len(widths) - 2)
+            for index, (a, b) in enumerate(itertools.pairwise(widths))
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:-1])
 

@@ -77,8 +77,10 @@ class EmaQuantizer(CodebookQuantizer):
 
     @torch.no_grad()
     def _collect(self, flat: Tensor, codes: Tensor) -> None:
-        self.new_counts += torch.bincount(codes, minlength=self.num_codes)
-        self.new_sums.index_add_(0, codes, flat.to(self.new_sums.dtype))
+        # A product of matrices: index_add_ is slower, and on GPUs its sums come in any order.
+        chosen = F.one_hot(codes, self.num_codes).to(self.new_sums.dtype)  # (N, K)
+        self.new_counts += chosen.sum(0)
+        self.new_sums += chosen.T @ flat.to(self.new_sums.dtype)
 
     @torch.no_grad()
     def update(self) -> None:
