@@ -2,54 +2,48 @@
 
 A step is exact: started again from the checkpoint before it, with the same configuration, data, software and
 number of threads, it gives the same bits. So all that a step depends on is in the checkpoint, and nothing else
-is: see :func:`training_state`.
+is: see :meth:`Run.training_state`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
-import random
-import time
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from lapa import distributed
-from lapa.checkpoint import newest_state, prune, save_checkpoint, step_checkpoints, step_path
-from lapa.config import Config, TrainingConfig, config_from_dict, config_to_dict, to_yaml
+from lapa.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
+from lapa.config import Config, TrainingConfig
 from lapa.data.feed import Feed, place
-from lapa.data.files import atomic_file, remove_unfinished, write_text
+from lapa.data.files import atomic_file
 from lapa.data.frames import FrameFormat, to_float
 from lapa.data.pairs import PairDataset, Pairs, PairSampler, split_episodes
 from lapa.data.store import FrameStore
-from lapa.device import autocast, check_compiler, peak_memory, set_cpu_arithmetic, utilization
-from lapa.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
+from lapa.device import autocast, check_compiler, set_cpu_arithmetic
+from lapa.errors import ConfigError, DataError, TrainingInterrupted
 from lapa.evaluation.pictures import pair_strips, png_bytes
-from lapa.evaluation.reconstruction import psnr_db, squared_errors
 from lapa.facts import run_facts
 from lapa.guards import CollapseGuard, NonFiniteGuard
 from lapa.losses import loss_terms, loss_weights, make_perceptual, weighted_sum
-from lapa.model import LatentActionModel
+from lapa.metering import Meter, StepResult
+from lapa.model import LatentActionModel, ModelOutput
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
+from lapa.randomness import rng_state, seed_everything, set_rng_state
+from lapa.run_folder import find_run, prepare_folder
 from lapa.schedule import Clock, is_due, learning_rate
 from lapa.stopping import StopSignal
 from lapa.tracking import Trackers, open_trackers
 from lapa.validation import Validator, usage_metrics
-
-MAY_CHANGE = ("data.root", "data.store", "data.placement", "tracking", "training")
-"""What a resumed run may set anew; of ``training``, see :data:`MUST_STAY`."""
-MUST_STAY = ("training.seed", "training.batch_size")
-RUN_FILES = ("config.yaml", "split.json", "run.json", "metrics.jsonl", "best.pt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,14 +239,14 @@ class Run:
                         self.log_examples()
                     if is_due(self.step, options.checkpoint_every) or done:
                         self.save()
-                    if received := int(values["stop"]):
-                        self.leave(received)
+                    if values["stop"]:
+                        self.leave(stop.received or signal.SIGTERM)  # another rank's, if not this one's
         return self.summary()
 
     def accumulate_gradients(self, batch: Pairs, progress: float) -> StepResult:
         """Forward and backward over the micro-batches of one step."""
         options, loss_options = self.config.training, self.config.loss
-        result = StepResult(self.scaler)
+        result = StepResult()
         weights = loss_weights(loss_options, progress)
         self.optimizer.zero_grad(set_to_none=True)
         parts = batch.chunk(options.accumulate)
@@ -304,7 +298,7 @@ class Run:
         """Validates, and keeps the model if it is the best so far."""
         loss_options = self.config.loss
 
-        def losses(output: Any, current: Tensor, following: Tensor) -> Mapping[str, Tensor]:
+        def losses(output: ModelOutput, current: Tensor, following: Tensor) -> Mapping[str, Tensor]:
             terms = loss_terms(output, current, following, loss_options, progress, self.perceptual)
             return {**terms, "total": weighted_sum(terms, loss_weights(loss_options, progress))}
 
@@ -418,82 +412,6 @@ class Run:
         )
 
 
-class StepResult:
-    """Sums what the micro-batches of one step gave.
-
-    Attributes:
-        encoding: (B, D, h, w), the latents of the last one.
-    """
-
-    def __init__(self, scaler: torch.amp.GradScaler) -> None:
-        self._scaler = scaler
-        self._sums: dict[str, Tensor] = {}
-        self._parts = 0
-        self.encoding = torch.empty(0)
-
-    def add(self, loss: Tensor, terms: Mapping[str, Tensor], output: Any, next: Tensor) -> None:
-        """Counts one micro-batch."""
-        values = {
-            "train/loss/total": loss,
-            **{f"train/loss/{name}": term for name, term in terms.items()},
-            **{f"train/quantizer/{name}": value for name, value in output.quantized.metrics.items()},
-            "mse": squared_errors(output.prediction.detach(), next).mean(),
-        }
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
-        self._parts += 1
-        self.encoding = output.encoding.detach()
-
-    def values(self, norm: Tensor, stop: int) -> dict[str, float]:
-        """Means over micro-batches and ranks, moved to the host at once; a signal that any rank got is in ``stop``."""
-        share = 1 / (self._parts * distributed.world_size())
-        signal = torch.tensor(float(stop), device=norm.device)
-        vector = torch.stack(
-            [*(value * share for value in self._sums.values()), norm / distributed.world_size(), signal]
-        )
-        numbers = distributed.summed(vector).tolist()
-        means = dict(zip([*self._sums, "train/optim/gradient_norm", "stop"], numbers, strict=True))
-        means["train/recon/psnr_db"] = psnr_db(means.pop("mse"))
-        return means
-
-
-class Meter:
-    """Measures the speed of training between two looks at it, and who waits for whom."""
-
-    def __init__(self, feed: Feed, device: torch.device) -> None:
-        self._feed, self._device = feed, device
-        self._pairs = 0
-        self._waited = feed.waited
-        self._started = time.perf_counter()
-        self._asked = 0.0
-
-    def count(self, pairs: int) -> None:
-        """Notes the pairs of one step."""
-        self._pairs += pairs
-
-    @contextlib.contextmanager
-    def paused(self):  # type: ignore[no-untyped-def]
-        """Leaves the body's time out."""
-        paused = time.perf_counter()
-        yield
-        self._started += time.perf_counter() - paused
-
-    def read(self) -> dict[str, float]:
-        """``train/speed/*`` since the last call, and ``train/device/*`` now."""
-        now = time.perf_counter()
-        seconds = max(now - self._started, 1e-9)
-        metrics = {
-            "train/speed/pairs_per_s": self._pairs / seconds,
-            "train/speed/data_wait_share": (self._feed.waited - self._waited) / seconds,
-            "train/device/peak_memory_bytes": float(peak_memory(self._device)),
-        }
-        if now - self._asked > 1.0 and (share := utilization(self._device)) is not None:
-            metrics["train/device/utilization"] = share
-            self._asked = now
-        self._pairs, self._waited, self._started = 0, self._feed.waited, now
-        return metrics
-
-
 def check_ranks(options: TrainingConfig) -> None:
     """Checks that a batch can be dealt to the group.
 
@@ -506,104 +424,6 @@ def check_ranks(options: TrainingConfig) -> None:
             f"training.batch_size: {options.batch_size} pairs cannot be cut into {parts} equal parts of 2 or more, for "
             f"{distributed.world_size()} process(es) with training.accumulate={options.accumulate}"
         )
-
-
-def find_run(out: Path, config: Config, existing: str, notify: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest state of a run in the folder if it is to be resumed, else None.
-
-    Raises:
-        CheckpointError: the run cannot be read, or was configured otherwise.
-        ConfigError: there is a run, and it is neither to be resumed nor overwritten.
-    """
-    holds_run = bool(step_checkpoints(out)) or (out / "best.pt").exists()
-    if existing == "refuse" and holds_run:
-        raise ConfigError(
-            f"training.out: {out} holds a run already; go on with --resume, replace it with --overwrite, "
-            "or name another folder"
-        )
-    found = newest_state(out, notify) if existing == "resume" else None
-    if existing == "resume" and found is None:
-        notify(f"no run to resume in {out}; starting one")
-    if found is None:
-        return None
-    path, state = found
-    check_same_run(path, config_to_dict(config_from_dict(state["config"])), config_to_dict(config), notify)
-    notify(f"resuming from {path}")
-    return state
-
-
-def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any], notify: Callable[[str], None]) -> None:
-    """Checks that a run's configuration is still the one it began with, where it must be.
-
-    Raises:
-        CheckpointError: it is not.
-    """
-    old, new = flat(before), flat(now)
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    for key in changed:
-        free = any(key == prefix or key.startswith(f"{prefix}.") for prefix in MAY_CHANGE) and key not in MUST_STAY
-        if not free:
-            raise CheckpointError(
-                f"{path}: was trained with {key}={old.get(key)}, not {new.get(key)}; a run keeps what it began with: "
-                "leave the option out, or start another run in another training.out"
-            )
-        if key.startswith("training.") and key != "training.out":
-            notify(f"{key} is now {new.get(key)}; it was {old.get(key)}")
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted keys."""
-    items: dict[str, Any] = {}
-    for key, value in values.items():
-        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return items
-
-
-def prepare_folder(
-    out: Path, config: Config, facts: dict[str, Any], split: dict[str, list[str]], *, overwrite: bool
-) -> None:
-    """Makes the run's folder and writes what is known before the first step."""
-    if overwrite:
-        pictures = (out / "examples").glob("step_*.png")
-        for path in (*step_checkpoints(out), *pictures, *(out / name for name in RUN_FILES)):
-            path.unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(out)
-    write_text(out / "config.yaml", to_yaml(config))
-    write_text(out / "run.json", json.dumps(facts, indent=2) + "\n")
-    write_text(out / "split.json", json.dumps(split, indent=2) + "\n")
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def rng_state(device: torch.device) -> dict[str, Any]:
-    """The state of all random number generators, as plain values and tensors."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    version, internal, gauss = random.getstate()
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-        "python": [version, list(internal), gauss],
-    }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """The inverse of :func:`rng_state`."""
-    torch.set_rng_state(state["torch"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def make_model(config: Config, format: FrameFormat) -> LatentActionModel:

@@ -25,8 +25,9 @@ from lapa.cli import main
 from lapa.config import Config, load_config, to_yaml
 from lapa.data.store import FrameStore, open_store
 from lapa.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
+from lapa.randomness import rng_state, set_rng_state
 from lapa.stopping import StopSignal
-from lapa.training import rng_state, set_rng_state, train
+from lapa.training import train
 
 STEPS = 60
 
