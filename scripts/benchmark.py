@@ -40,6 +40,7 @@ from lapa_envs.pretrained import default_checkpoint
 PRESETS = ("breakout", "breakout_rgb", "laptop")
 BATCHES = {"cpu": (8, 32), "cuda": (32, 128, 512)}
 ENCODING_BATCHES = {"cpu": (1, 8, 64), "cuda": (1, 64, 1024)}
+EXTRAS = ("activation_checkpointing", "compile")
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 
 
@@ -94,9 +95,9 @@ def matmul_flops(precision: str, seconds: float) -> float:
     return rate(multiply, seconds, device)
 
 
-def configured(preset: str, precision: str, channels_last: bool) -> Config:
-    """A preset with what is varied."""
-    options = {"precision": precision, "channels_last": channels_last}
+def configured(preset: str, precision: str, channels_last: bool, extra: str | None = None) -> Config:
+    """A preset with what is varied; ``extra`` is a switch of the training to turn on."""
+    options = {"precision": precision, "channels_last": channels_last, **({extra: True} if extra else {})}
     return load_config(preset, overrides=[f"training.{name}={value}" for name, value in options.items()])
 
 
@@ -120,6 +121,7 @@ def measure_training(store: FrameStore, config: Config, batch_size: int, seconds
     precision = config.training.precision
     pairs = prepared_pairs(store, config, device)
     model = prepared_model(config, pairs.format, device)
+    model.activation_checkpointing = config.training.activation_checkpointing
     optimizer = make_optimizer(model, config.training)
     rng = np.random.default_rng(0)
 
@@ -140,6 +142,8 @@ def measure_training(store: FrameStore, config: Config, batch_size: int, seconds
     counter = FlopCounterMode(display=False)
     with counter:
         step()
+    if config.training.compile:
+        model.compile()
     pairs_per_s = rate(step, seconds, device)
     flops = counter.get_total_flops() / batch_size
     return {
@@ -289,13 +293,9 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
             return str(error).splitlines()[0]
 
 
-def variants(precisions: list[str], batches: tuple[int, ...]) -> list[tuple[str, str, bool, int]]:
-    """Preset, precision, channels-last, batch size: every combination that is measured."""
-    layouts = (True, False)
-    return [
-        (preset, precision, channels_last, batch_size)
-        for preset, precision, channels_last, batch_size in itertools.product(PRESETS, precisions, layouts, batches)
-    ]
+def variants(precisions: list[str], batches: tuple[int, ...]) -> list[tuple[str, str, bool, int, str | None]]:
+    """Preset, precision, channels-last, batch size and no switch: every combination that is measured."""
+    return [(*row, None) for row in itertools.product(PRESETS, precisions, (True, False), batches)]
 
 
 def main() -> None:
@@ -331,15 +331,17 @@ def main() -> None:
             "storage": measure_storage(store, root if root.is_dir() else None, seconds),
             "loaded_pairs_per_s": measure_loading(store, seconds),
         }
-        for name, measure, batches in (
-            ("training", measure_training, BATCHES[kind]),
-            ("encoding", measure_encoding, ENCODING_BATCHES[kind]),
+        switches = [(preset, precisions[-1], True, 32, extra) for preset in PRESETS for extra in EXTRAS]
+        for name, measure, varied in (
+            ("training", measure_training, [*variants(precisions, BATCHES[kind]), *switches]),
+            ("encoding", measure_encoding, variants(precisions, ENCODING_BATCHES[kind])),
         ):
             rows = []
-            for variant in variants(precisions, batches):
-                preset, precision, channels_last, batch_size = variant
-                result = in_a_process(measure, store, configured(*variant[:3]), batch_size, seconds)
+            for preset, precision, channels_last, batch_size, extra in varied:
+                config = configured(preset, precision, channels_last, extra)
+                result = in_a_process(measure, store, config, batch_size, seconds)
                 row = {"preset": preset, "precision": precision, "channels_last": channels_last, "batch": batch_size}
+                row |= {"with": extra} if extra else {}
                 row |= result if isinstance(result, dict) else {"failed": result}
                 if "gflop_per_s" in row:
                     row["share_of_matmul"] = row["gflop_per_s"] / peak[precision]
