@@ -171,7 +171,7 @@ class TrainingConfig:
     checkpoint_every: int = 10_000
     keep_last: int = 3
     max_non_finite: int = 10
-    collapse_share: float = 0.03
+    collapse_share: float = 0.01
     collapse_steps: int = 500
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

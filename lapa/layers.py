@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,6 +25,26 @@ def check_widths(channels: Sequence[int]) -> None:
     """
     if not channels or min(channels) < 1:
         raise ValueError(f"channels: needs at least one width, all positive, not {list(channels)}")
+
+
+class PairInput(nn.Module):
+    """What an encoder sees of a pair: both ``frames``, stacked on channels, or their ``difference`` alone.
+
+    From the difference, codes can tell what moved, but hardly what stands still: they need not spend themselves on it.
+
+    Args:
+        sees: ``frames`` or ``difference``.
+        channels: C of one frame.
+    """
+
+    def __init__(self, sees: str, channels: int) -> None:
+        super().__init__()
+        self.sees = sees
+        self.channels = 2 * channels if sees == "frames" else channels
+
+    def forward(self, current: Tensor, next: Tensor) -> Tensor:
+        """(B, C, H, W) twice -> (B, self.channels, H, W)."""
+        return torch.cat([current, next], dim=1) if self.sees == "frames" else next - current
 
 
 def down_block(before: int, after: int) -> nn.Sequential:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import netrc
 import os
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlparse
 
 import numpy as np
 
@@ -28,6 +27,8 @@ from lapa.errors import ConfigError
 
 MAX_BINS = 512
 """Weights & Biases refuses longer histograms."""
+FINISH_TIMEOUT = 60.0
+"""Seconds that Weights & Biases may go on sending at a run's end; by itself it waits for a lost network for ever."""
 
 
 class Tracker(ABC):
@@ -80,11 +81,21 @@ class JsonlTracker(Tracker):
         self._write(step, {name: path.relative_to(self._path.parent).as_posix()})
 
     def close(self) -> None:
-        self._file.close()
+        with self._named():
+            self._file.close()
 
     def _write(self, step: int, values: dict[str, Any]) -> None:
         seconds = round(time.monotonic() - self._started, 3)
-        self._file.write(json.dumps({"step": step, "seconds": seconds, **values}) + "\n")
+        with self._named():
+            self._file.write(json.dumps({"step": step, "seconds": seconds, **values}) + "\n")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._path)  # a full disk does not say where
+            raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -106,42 +117,59 @@ class WandbTracker(Tracker):
         out: the run's folder; its files go to ``wandb`` in there.
         config: what to show as the run's configuration.
         notify: told where the files are and how to send them, if they stay on this machine.
+        resumed: whether the run in the folder goes on; otherwise a new one begins.
 
     Raises:
         ConfigError: the package is not installed.
     """
 
     def __init__(
-        self, options: TrackingConfig, out: Path, config: Mapping[str, Any], notify: Callable[[str], None]
+        self,
+        options: TrackingConfig,
+        out: Path,
+        config: Mapping[str, Any],
+        notify: Callable[[str], None],
+        *,
+        resumed: bool = False,
     ) -> None:
         self._wandb = imported("wandb", "wandb", "tracking.wandb")
+        mode = wandb_mode(options.wandb)
         identity = out / "wandb_run.txt"
-        if not identity.exists():
+        if not (resumed and identity.exists()):
             write_text(identity, uuid.uuid4().hex[:12])
+        settings = self._wandb.Settings(
+            init_timeout=options.init_timeout,
+            finish_timeout=FINISH_TIMEOUT,
+            finish_timeout_raises=True,
+            console="off",
+            silent=True,
+            save_code=False,
+        )
         fixed = {
             "project": options.project,
             "name": options.name or out.name,
             "dir": str(out),
             "id": identity.read_text().strip(),
             "config": dict(config),
+            "settings": settings,
         }
-        settings = {"init_timeout": options.init_timeout, "console": "off", "silent": True, "save_code": False}
-        mode = wandb_mode(options.wandb)
         try:
-            resume = "allow" if mode == "online" else None
-            self._run = self._wandb.init(mode=mode, resume=resume, settings=self._wandb.Settings(**settings), **fixed)
+            if mode == "online" and not has_wandb_key():  # wandb would ask for one, and wait
+                raise ConfigError("there is no API key; `wandb login` takes one")
+            self._run = self._wandb.init(mode=mode, resume="allow" if mode == "online" else None, **fixed)
         except Exception as error:  # no network, a wrong key, a server that is down
             if mode != "online":
                 raise
             notify(f"WARNING: Weights & Biases cannot be reached ({first_line(error)}); tracking offline")
             self._wandb.teardown()  # the service would hold the run's identity
             mode = "offline"
-            self._run = self._wandb.init(mode=mode, settings=self._wandb.Settings(**settings), **fixed)
+            self._run = self._wandb.init(mode=mode, **fixed)
         # Several calls can tell of one step, so the step is a metric, and not the counter of calls.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
+        self._sync = f"`wandb sync {Path(self._run.dir).parent}`"
         if mode == "offline":
-            notify(f"Weights & Biases is offline; send the run with `wandb sync {Path(self._run.dir).parent}`")
+            notify(f"Weights & Biases is offline; send the run with {self._sync}")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log({"step": step, **metrics})
@@ -155,7 +183,10 @@ class WandbTracker(Tracker):
         self._run.log({"step": step, name: self._wandb.Image(str(path))})
 
     def close(self) -> None:
-        self._run.finish()
+        try:
+            self._run.finish()
+        except TimeoutError:
+            raise TimeoutError(f"it could not send all in {FINISH_TIMEOUT:.0f} s; send it with {self._sync}") from None
 
 
 def wandb_mode(asked: str) -> str:
@@ -170,14 +201,16 @@ def wandb_mode(asked: str) -> str:
 
 
 def has_wandb_key() -> bool:
-    """Whether an API key is in the environment or in the netrc file; asking the server would take a while."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    """Whether wandb knows a key for its server: from the environment, its settings, or the netrc file.
+
+    Neither the server nor the user is asked.
+    """
+    wandb = imported("wandb", "wandb", "tracking.wandb")
+    wandb.setup(wandb.Settings(silent=True))  # else it tells where it found the key
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+        return wandb.login(prompt=False, verify=False)
+    except wandb.errors.AuthenticationError:  # a malformed one; starting the run says what is wrong with it
+        return True
 
 
 class TensorBoardTracker(Tracker):
@@ -186,7 +219,7 @@ class TensorBoardTracker(Tracker):
     Args:
         out: the run's folder.
         config: what to show as the run's configuration.
-        resume_from: step from which the run goes on; what was told after it is hidden.
+        resume_from: step from which the run goes on; what was told after it is hidden. None hides an earlier run.
 
     Raises:
         ConfigError: the package is not installed.
@@ -196,10 +229,9 @@ class TensorBoardTracker(Tracker):
         imported("tensorboard", "tensorboard", "tracking.tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        purge = None if resume_from is None else resume_from + 1
+        purge = 0 if resume_from is None else resume_from + 1
         self._writer: Any = SummaryWriter(str(out / "tensorboard"), purge_step=purge)
-        if resume_from is None:
-            self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```", 0)
+        self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```", resume_from or 0)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -259,16 +291,18 @@ class Trackers:
         self._tell(lambda tracker: tracker.image(step, name, path))
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
-        if self._record is not None:
-            call(self._record)
-        for tracker in list(self._others):
-            try:
-                call(tracker)
-            except Exception as error:  # a stranger's code can raise anything
-                self._others.remove(tracker)
-                self._notify(
-                    f"WARNING: {type(tracker).__name__} failed ({first_line(error)}); the run goes on without it"
-                )
+        try:
+            if self._record is not None:
+                call(self._record)
+        finally:  # the others are closed even then
+            for tracker in list(self._others):
+                try:
+                    call(tracker)
+                except Exception as error:  # a stranger's code can raise anything
+                    self._others.remove(tracker)
+                    self._notify(
+                        f"WARNING: {type(tracker).__name__} failed ({first_line(error)}); the run goes on without it"
+                    )
 
     def __enter__(self) -> Self:
         return self
@@ -297,21 +331,39 @@ def open_trackers(
     if not distributed.is_main():
         return Trackers(None, [], notify)
     options = config.tracking
+    check_packages(options)
     shown = {**facts, "config": config_to_dict(config)}
-    makers: list[Callable[[], Tracker]] = []
-    if options.wandb != "off" and os.environ.get("WANDB_MODE") != "disabled":
-        makers.append(lambda: WandbTracker(options, out, shown, notify))
+    resumed = resume_from is not None
+    makers: dict[str, Callable[[], Tracker]] = {}
+    if wants_wandb(options):
+        makers["Weights & Biases"] = lambda: WandbTracker(options, out, shown, notify, resumed=resumed)
     if options.tensorboard:
-        makers.append(lambda: TensorBoardTracker(out, shown, resume_from=resume_from))
+        makers["TensorBoard"] = lambda: TensorBoardTracker(out, shown, resume_from=resume_from)
+    record = JsonlTracker(out / "metrics.jsonl", resume_from=resume_from)
     others: list[Tracker] = []
-    for make in makers:
+    for name, make in makers.items():
         try:
             others.append(make())
-        except ConfigError:
-            raise
         except Exception as error:  # a stranger's code can raise anything
-            notify(f"WARNING: a tracker cannot start ({first_line(error)}); the run goes on without it")
-    return Trackers(JsonlTracker(out / "metrics.jsonl", resume_from=resume_from), others, notify)
+            notify(f"WARNING: {name} cannot start ({first_line(error)}); the run goes on without it")
+    return Trackers(record, others, notify)
+
+
+def check_packages(options: TrackingConfig) -> None:
+    """Checks that the trackers' packages are installed, and writes nothing.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    if wants_wandb(options):
+        imported("wandb", "wandb", "tracking.wandb")
+    if options.tensorboard:
+        imported("tensorboard", "tensorboard", "tracking.tensorboard")
+
+
+def wants_wandb(options: TrackingConfig) -> bool:
+    """Whether Weights & Biases is asked for, and the environment does not disable it."""
+    return options.wandb != "off" and os.environ.get("WANDB_MODE") != "disabled"
 
 
 def imported(module: str, extra: str, option: str) -> Any:

@@ -66,6 +66,12 @@ def record_toy() -> Callable[..., Path]:
     return record
 
 
+@pytest.fixture
+def toy_store(record_toy: Callable[..., Path], tmp_path: Path) -> FrameStore:
+    """The packed store of five toy episodes."""
+    return open_store(record_toy(tmp_path / "toy"))
+
+
 @pytest.fixture(scope="session")
 def breakout_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six episodes of 50 steps of real Breakout, played by the scripted player."""

@@ -18,7 +18,7 @@ from lapa import distributed
 from lapa.checkpoint import load_checkpoint, read_state
 from lapa.cli import main
 from lapa.config import Config, load_config, to_yaml
-from lapa.data.store import FrameStore, open_store
+from lapa.data.store import FrameStore
 from lapa.errors import ConfigError
 from lapa.training import train
 
@@ -51,11 +51,6 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a Python command line as a group of two processes on this machine."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, timeout=300, env=environment)
-
-
-@pytest.fixture
-def toy_store(record_toy: Callable[..., Path], tmp_path: Path) -> FrameStore:
-    return open_store(record_toy(tmp_path / "toy"), notify=quiet)
 
 
 @pytest.fixture

@@ -373,6 +373,28 @@ def test_reseeding_moves_exactly_the_unused_codes_onto_given_encodings(kind):
 
 
 @both_codebooks
+def test_rarely_used_codes_can_be_moved_too(kind):
+    quantizer = codebook_quantizer(kind, num_codes=4, reseed_below=0.1)
+    quantizer.started.fill_(True)
+    quantizer.used.copy_(torch.tensor([100, 2, 3, 0]))  # a tenth of the mean is 2.6
+    before = quantizer.codebook.clone()
+    assert quantizer.reseed_unused(torch.randn(8, 2, 1, 1)) == 2
+    assert [torch.equal(a, b) for a, b in zip(quantizer.codebook, before, strict=True)] == [True, False, True, False]
+
+
+@both_codebooks
+def test_codes_can_be_moved_to_where_they_are_missing(kind):
+    quantizer = codebook_quantizer(kind, num_codes=3, reseed_by_error=True)
+    quantizer.started.fill_(True)
+    with torch.no_grad():
+        quantizer.codebook.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [9.0, 9.0]]))
+    quantizer.used.copy_(torch.tensor([50, 50, 0]))
+    coded, far = [[0.0, 0.0], [1.0, 0.0]] * 30, [[0.0, 5.0]]
+    assert quantizer.reseed_unused(as_grid([*coded, *far])) == 1
+    assert quantizer.codebook[2].tolist() == far[0]
+
+
+@both_codebooks
 def test_codes_used_in_evaluation_count_as_unused(kind):
     quantizer = codebook_quantizer(kind, num_codes=8).eval()
     quantizer(torch.randn(64, 2, 1, 1))
@@ -480,3 +502,12 @@ def test_an_ema_code_becomes_the_mean_of_the_encodings_it_wins():
         quantizer(latent)
         quantizer.update()
     assert torch.allclose(quantizer.codebook, torch.tensor([[-4.0, 2.0], [2.0, 2.0]]), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["conv", "residual"])
+def test_an_encoder_of_differences_sees_nothing_of_what_stands_still(name):
+    cls = REGISTRIES["encoder"].get(name)
+    encoder = cls(cls.Config(sees="difference"), channels=1, latent_dim=8).eval()
+    current, following = inputs("encoder")
+    assert torch.allclose(encoder(current, following), encoder(current + 1, following + 1), atol=1e-5)
+    assert not torch.allclose(encoder(current, following), encoder(following, current))

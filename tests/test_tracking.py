@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import random
+import signal
 import struct
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lapa import tracking
@@ -24,12 +30,16 @@ FACTS = {"git": "abc", "model": {"parameters": 7}}
 
 
 @pytest.fixture(autouse=True)
-def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A user without an account, and a server that is not there: no test may use a developer's key or the network."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_PROJECT", "WANDB_RUN_ID", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [*os.environ]:
+        if name.startswith("WANDB_") or name == "NETRC":
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    yield
+    if sys.modules.get("wandb"):
+        sys.modules["wandb"].teardown()  # it remembers a key that it has found
 
 
 @pytest.fixture
@@ -126,37 +136,33 @@ def nested(items: Any) -> dict[str, Any]:
     return line
 
 
-@pytest.fixture
-def wandb_runs() -> Iterator[Callable[[Path], list[dict[str, Any]]]]:
-    """A function that reads the run files under a folder: one dict per file."""
+def wandb_runs(out: Path) -> list[dict[str, Any]]:
+    """The run files under a folder: one dict per file."""
     import wandb
     from wandb.proto import wandb_internal_pb2
 
-    def read(out: Path) -> list[dict[str, Any]]:
-        runs = []
-        for path in sorted(out.glob("wandb/*run-*/*.wandb")):
-            run: dict[str, Any] = {"history": []}
-            for data in records(path):
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(data)
-                if record.HasField("history"):
-                    run["history"].append(nested(record.history.item))
-                if record.HasField("run"):
-                    run["id"], run["project"] = record.run.run_id, record.run.project
-                    run["name"] = record.run.display_name
-                    run["config"] = {i.key: json.loads(i.value_json) for i in record.run.config.update}
-            runs.append(run)
-        return runs
-
-    yield read
-    wandb.teardown()
+    wandb.teardown()  # finish() comes back before its service has written the last of an offline run
+    runs = []
+    for path in sorted(out.glob("wandb/*run-*/*.wandb")):
+        run: dict[str, Any] = {"history": []}
+        for data in records(path):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.HasField("history"):
+                run["history"].append(nested(record.history.item))
+            if record.HasField("run"):
+                run["id"], run["project"] = record.run.run_id, record.run.project
+                run["name"] = record.run.display_name
+                run["config"] = {i.key: json.loads(i.value_json) for i in record.run.config.update}
+        runs.append(run)
+    return runs
 
 
 def told(run: dict[str, Any], name: str) -> list[tuple[int, Any]]:
     return [(line["step"], line[name]) for line in run["history"] if name in line]
 
 
-def test_wandb_without_a_key_writes_a_run_that_can_be_sent_later(out: Path, wandb_runs: Any) -> None:
+def test_wandb_without_a_key_writes_a_run_that_can_be_sent_later(out: Path) -> None:
     said = tell(configured("wandb=auto", "project=frames", "name=mine"), out)
     (run,) = wandb_runs(out)
     assert (run["project"], run["name"]) == ("frames", "mine")
@@ -173,13 +179,19 @@ def test_wandb_without_a_key_writes_a_run_that_can_be_sent_later(out: Path, wand
     assert list(folder.glob("*.wandb"))
 
 
-def test_a_resumed_wandb_run_keeps_its_identity(out: Path, wandb_runs: Any) -> None:
+def test_a_resumed_wandb_run_keeps_its_identity(out: Path) -> None:
     tell(configured("wandb=offline"), out)
     tell(configured("wandb=offline"), out, resume_from=2, steps=(3, 4))
     assert len({run["id"] for run in wandb_runs(out)}) == 1
 
 
-def test_a_codebook_larger_than_wandbs_histograms_is_binned(out: Path, wandb_runs: Any) -> None:
+def test_a_new_wandb_run_in_an_old_folder_gets_an_identity_of_its_own(out: Path) -> None:
+    tell(configured("wandb=offline"), out)
+    tell(configured("wandb=offline"), out)
+    assert len({run["id"] for run in wandb_runs(out)}) == 2
+
+
+def test_a_codebook_larger_than_wandbs_histograms_is_binned(out: Path) -> None:
     with open_trackers(configured("wandb=offline"), out, facts={}, resume_from=None, notify=print) as trackers:
         trackers.histogram(1, "use", np.arange(2000))
     ((_, histogram),) = told(wandb_runs(out)[0], "use")
@@ -188,13 +200,106 @@ def test_a_codebook_larger_than_wandbs_histograms_is_binned(out: Path, wandb_run
 
 
 def test_a_server_that_cannot_be_reached_leaves_the_run_on_this_machine(
-    out: Path, monkeypatch: pytest.MonkeyPatch, wandb_runs: Any
+    out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     said = tell(configured("wandb=auto", "init_timeout=1"), out)
     assert said[0].startswith("WARNING: Weights & Biases cannot be reached (")
     assert "wandb sync" in said[1]
     assert any(told(run, "train/loss/total") == [(1, 1.0), (2, 0.5)] for run in wandb_runs(out))
+
+
+def test_a_key_that_is_none_leaves_the_run_on_this_machine(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "too short")
+    said = tell(configured("wandb=auto"), out)
+    assert said[0].startswith("WARNING: Weights & Biases cannot be reached (WANDB_API_KEY invalid")
+    assert "wandb sync" in said[1]
+
+
+def test_without_a_key_nobody_is_asked_for_one(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    modes: list[str] = []
+    init = wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **options: modes.append(options["mode"]) or init(**options))
+    said = tell(configured("wandb=online"), out)
+    assert modes == ["offline"]  # online, it would wait for an answer in a terminal
+    assert "there is no API key; `wandb login` takes one" in said[0]
+
+
+class Server(BaseHTTPRequestHandler):
+    """Just enough of the Weights & Biases server to begin a run; then it stops answering."""
+
+    silent = threading.Event()
+    released = threading.Event()
+
+    def do_POST(self) -> None:
+        text = self.rfile.read(int(self.headers["content-length"] or 0)).decode(errors="replace")
+        if self.silent.is_set():
+            self.released.wait()
+            return
+        project = {"id": "p", "name": "lapa", "entity": {"id": "e", "name": "somebody"}}
+        data: dict[str, Any] = {}
+        if "RunResumeStatus" in text:
+            data = {"model": {"entity": {"name": "somebody"}, "bucket": None}}
+        elif "UpsertBucket" in text:
+            bucket = {"id": "b", "name": "r", "displayName": "r", "historyLineCount": 0, "project": project}
+            data = {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        answer = json.dumps({"data": data} if self.path == "/graphql" else {}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    httpd.daemon_threads = True
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{httpd.server_port}")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    Server.silent.clear()
+    Server.released.clear()
+    yield Server
+    Server.released.set()
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_a_network_that_is_lost_does_not_keep_a_run_from_ending(
+    out: Path, monkeypatch: pytest.MonkeyPatch, server: type[Server]
+) -> None:
+    monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 1.0)
+    said: list[str] = []
+    with open_trackers(configured("wandb=online"), out, facts={}, resume_from=None, notify=said.append) as trackers:
+        assert said == []
+        server.silent.set()
+        trackers.log(1, {"train/loss/total": 1.0})
+        trackers.image(1, "val/recon/examples", out / "picture.png")
+    (warning,) = said
+    assert "WandbTracker failed (it could not send all in 1 s; send it with `wandb sync " in warning
+    assert list(Path(warning.split("`")[1].removeprefix("wandb sync ")).glob("*.wandb"))
+
+
+def test_trackers_leave_random_numbers_and_signals_alone(out: Path) -> None:
+    def state() -> tuple[Any, ...]:
+        numpy = [np.asarray(part).tolist() for part in np.random.get_state()]
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return random.getstate(), numpy, torch.get_rng_state().tolist(), handlers
+
+    before = state()
+    tell(configured("wandb=offline", "tensorboard=true"), out)
+    assert state() == before
+
+
+def test_an_empty_mode_in_the_environment_is_none(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "")
+    tell(configured("wandb=auto"), out)
+    assert told(wandb_runs(out)[0], "train/loss/total") == [(1, 1.0), (2, 0.5)]
 
 
 def test_wandb_is_left_alone_where_the_environment_disables_it(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,10 +328,11 @@ def test_the_environment_comes_before_the_configuration(
     assert wandb_mode(asked) == mode
 
 
-def test_a_key_in_the_netrc_file_counts(tmp_path: Path) -> None:
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
+@pytest.mark.parametrize(("machine", "mode"), [("127.0.0.1:9", "online"), ("127.0.0.1", "offline")])
+def test_a_key_in_the_netrc_file_counts_for_its_own_server(tmp_path: Path, machine: str, mode: str) -> None:
+    (tmp_path / ".netrc").write_text(f"machine {machine} login user password {'x' * 40}\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert wandb_mode("auto") == "online"
+    assert wandb_mode("auto") == mode
 
 
 def test_tensorboard_gets_all_of_it(out: Path) -> None:
@@ -246,6 +352,9 @@ def test_tensorboard_gets_all_of_it(out: Path) -> None:
     assert (histogram.num, list(histogram.bucket)) == (7, [5, 0, 2])
     assert (events.Images("val/recon/examples")[-1].width, events.Images("val/recon/examples")[-1].height) == (4, 6)
     assert "abc" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    tell(configured("tensorboard=true"), out, steps=(1,))
+    events.Reload()
+    assert [e.step for e in events.Scalars("train/loss/total")] == [1]
 
 
 @pytest.mark.parametrize(("option", "module"), [("wandb=offline", "wandb"), ("tensorboard=true", "tensorboard")])
@@ -257,6 +366,15 @@ def test_a_tracker_that_is_not_installed_is_an_error_with_the_remedy(
         ConfigError, match=rf"tracking.{module}: needs the package '{module}'.*pip install lapa\[{module}\]"
     ):
         tell(configured(option), out)
+
+
+def test_nothing_begins_if_a_tracker_is_not_installed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (out / "metrics.jsonl").write_text("as it was")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ConfigError, match="tensorboard"):
+        tell(configured("wandb=offline", "tensorboard=true"), out)
+    assert {path.name for path in out.iterdir()} == {"metrics.jsonl", "picture.png"}
+    assert (out / "metrics.jsonl").read_text() == "as it was"
 
 
 class Collecting(Tracker):
@@ -303,10 +421,21 @@ def test_a_tracker_that_cannot_start_is_told_of_and_left_out(out: Path, monkeypa
 
     monkeypatch.setattr(tracking, "TensorBoardTracker", fail)
     said = tell(configured("tensorboard=true"), out)
-    assert said == ["WARNING: a tracker cannot start (no space left); the run goes on without it"]
+    assert said == ["WARNING: TensorBoard cannot start (no space left); the run goes on without it"]
     assert len(read_lines(out / "metrics.jsonl")) == 6
 
 
-def test_the_runs_own_record_must_not_fail() -> None:
-    with pytest.raises(RuntimeError), Trackers(Collecting(fails_from=1), [], print) as trackers:
+def test_the_runs_own_record_must_not_fail_but_the_others_are_closed() -> None:
+    other = Collecting()
+    with pytest.raises(RuntimeError), Trackers(Collecting(fails_from=1), [other], print) as trackers:
         trackers.log(1, {})
+    assert other.calls == ["log", "close"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_with_the_files_name(out: Path) -> None:
+    path = out / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    tracker = JsonlTracker(path, resume_from=None if not path.exists() else 0)
+    with pytest.raises(OSError, match="metrics.jsonl"):
+        tracker.log(1, {"a": 1.0})

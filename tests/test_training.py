@@ -39,11 +39,6 @@ def quiet(message: str) -> None:
 
 
 @pytest.fixture
-def toy_store(record_toy: Callable[..., Path], tmp_path: Path) -> FrameStore:
-    return open_store(record_toy(tmp_path / "toy"), notify=quiet)
-
-
-@pytest.fixture
 def toy_config(tmp_path: Path) -> Callable[..., Config]:
     """A function that returns the ``debug`` preset at the toy's size, with overrides."""
 

@@ -1,32 +1,39 @@
-"""The reference encoder: two frames stacked on channels, halved by strided convolutions."""
+"""The reference encoder: two frames stacked on channels, or their difference, halved by strided convolutions."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
-from lapa.layers import check_widths, down_block, halved
+from lapa.layers import PairInput, check_widths, down_block, halved
 
 
 class ConvEncoder(Encoder):
-    """Strided convolutions on the stacked pair, then 1x1 to the latent width."""
+    """Strided convolutions on the pair, then 1x1 to the latent width."""
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """``channels``: the width after each halving."""
+        """Options of ``conv``.
+
+        Attributes:
+            channels: the width after each halving.
+            sees: both ``frames``, or their ``difference`` alone.
+        """
 
         channels: tuple[int, ...] = (64, 128, 256, 512, 512)
+        sees: Literal["frames", "difference"] = "frames"
 
         def __post_init__(self) -> None:
             check_widths(self.channels)
 
     def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
         super().__init__()
-        widths = (2 * channels, *config.channels)
+        self.pair = PairInput(config.sees, channels)
+        widths = (self.pair.channels, *config.channels)
         self.depth = len(config.channels)
         self.layers = nn.Sequential(
             *(down_block(a, b) for a, b in itertools.pairwise(widths)),
@@ -37,4 +44,4 @@ class ConvEncoder(Encoder):
         return halved(frame_size, self.depth)
 
     def forward(self, current: Tensor, next: Tensor) -> Tensor:
-        return self.layers(torch.cat([current, next], dim=1))  # (B, 2C, H, W) -> (B, D, h, w)
+        return self.layers(self.pair(current, next))  # (B, 2C or C, H, W) -> (B, D, h, w)

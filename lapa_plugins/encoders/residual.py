@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
-from lapa.layers import check_widths, down_block, halved
+from lapa.layers import PairInput, check_widths, down_block, halved
 
 
 class ResidualEncoder(Encoder):
@@ -17,10 +18,17 @@ class ResidualEncoder(Encoder):
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """``channels``: the width after each halving; ``num_blocks``: residual blocks after each."""
+        """Options of ``residual``.
+
+        Attributes:
+            channels: the width after each halving.
+            num_blocks: residual blocks after each.
+            sees: both ``frames``, or their ``difference`` alone.
+        """
 
         channels: tuple[int, ...] = (32, 64, 128, 256, 256)
         num_blocks: int = 1
+        sees: Literal["frames", "difference"] = "frames"
 
         def __post_init__(self) -> None:
             check_widths(self.channels)
@@ -29,7 +37,8 @@ class ResidualEncoder(Encoder):
 
     def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
         super().__init__()
-        widths = (2 * channels, *config.channels)
+        self.pair = PairInput(config.sees, channels)
+        widths = (self.pair.channels, *config.channels)
         self.depth = len(config.channels)
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
@@ -41,7 +50,7 @@ class ResidualEncoder(Encoder):
         return halved(frame_size, self.depth)
 
     def forward(self, current: Tensor, next: Tensor) -> Tensor:
-        return self.layers(torch.cat([current, next], dim=1))  # (B, 2C, H, W) -> (B, D, h, w)
+        return self.layers(self.pair(current, next))  # (B, 2C or C, H, W) -> (B, D, h, w)
 
 
 class ResidualBlock(nn.Module):

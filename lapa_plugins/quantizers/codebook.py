@@ -17,15 +17,26 @@ class CodebookQuantizer(Quantizer):
 
     ``used`` counts how often each code was chosen since the last re-seeding. The first training batch
     spreads the codes over real encodings, so that none starts where no encoding ever comes.
+
+    Args:
+        num_codes: K.
+        latent_dim: D.
+        reseed_below: codes used less than this share of the mean are re-seeded too, not only unused ones.
+        reseed_by_error: draw the encodings in proportion to their squared distance from the nearest code, as k-means++
+            does (Arthur and Vassilvitskii 2007, section 2.2), so that codes go where they are missing; else evenly.
     """
 
     codebook: Tensor
     used: Tensor
     started: Tensor
 
-    def __init__(self, num_codes: int, latent_dim: int) -> None:
+    def __init__(
+        self, num_codes: int, latent_dim: int, *, reseed_below: float = 0.0, reseed_by_error: bool = False
+    ) -> None:
         super().__init__()
         self._num_codes = num_codes
+        self._reseed_below = reseed_below
+        self._reseed_by_error = reseed_by_error
         self.register_buffer("used", torch.zeros(num_codes, dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
@@ -55,23 +66,29 @@ class CodebookQuantizer(Quantizer):
     def start_from(self, flat: Tensor) -> None:
         """On the first training batch, puts every code on an encoding (N, D) drawn from it."""
         if not self.started:
-            self._move(torch.arange(self.num_codes, device=flat.device), distributed.gathered_rows(flat))
+            flat = distributed.gathered_rows(flat)
+            self._move(torch.arange(self.num_codes, device=flat.device), flat, flat.new_ones(len(flat)))
             self.started.fill_(True)
 
     @torch.no_grad()
     def reseed_unused(self, latent: Tensor) -> int:
-        unused = (self.used == 0).nonzero().squeeze(1)
+        rare = self.used < self._reseed_below * self.used.sum() / self.num_codes
+        unused = ((self.used == 0) | rare).nonzero().squeeze(1)
         if len(unused):
-            self._move(unused, distributed.gathered_rows(full_precision(flatten(latent))))
+            flat = distributed.gathered_rows(full_precision(flatten(latent)))
+            weights = flat.new_ones(len(flat))
+            if self._reseed_by_error:
+                distances, codes = self.nearest(flat)
+                error = distances.gather(1, codes[:, None]).squeeze(1) + flat.square().sum(1)
+                weights = error.clamp(min=1e-12)  # rounding can make it negative; and each must stay possible
+            self._move(unused, flat, weights)
         self.used.zero_()
         return len(unused)
 
-    def _move(self, which: Tensor, flat: Tensor) -> None:
-        """Puts the codes ``which`` on encodings drawn from ``flat`` (N, D), the same on all ranks."""
-        if len(flat) >= len(which):
-            drawn = torch.randperm(len(flat), device=flat.device)[: len(which)]  # no two codes on one encoding
-        else:
-            drawn = torch.randint(len(flat), (len(which),), device=flat.device)
+    def _move(self, which: Tensor, flat: Tensor, weights: Tensor) -> None:
+        """Puts the codes ``which`` on encodings drawn from ``flat`` (N, D) by ``weights``, the same on all ranks."""
+        # No two codes on one encoding, if there are enough.
+        drawn = torch.multinomial(weights, len(which), replacement=len(flat) < len(which))
         self.codebook[which] = flat[distributed.broadcast(drawn)].to(self.codebook.dtype)
 
     @torch.no_grad()
@@ -89,14 +106,16 @@ class CodebookQuantizer(Quantizer):
         return {"perplexity": perplexity, "codes_used": (counts > 0).sum()}
 
 
-def check_num_codes(num_codes: int) -> None:
-    """Checks the size of a codebook.
+def check_codebook(num_codes: int, reseed_below: float) -> None:
+    """Checks the options that the quantizers share.
 
     Raises:
-        ValueError: fewer than two codes.
+        ValueError: fewer than two codes, or a share outside [0, 1).
     """
     if num_codes < 2:
         raise ValueError(f"num_codes: needs at least 2, not {num_codes}")
+    if not 0 <= reseed_below < 1:
+        raise ValueError(f"reseed_below: must be a share in [0, 1), not {reseed_below}")
 
 
 def flatten(latent: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lapa import distributed
 from lapa.contracts import Quantized
-from lapa_plugins.quantizers.codebook import CodebookQuantizer, check_num_codes, flatten, full_precision, unflatten
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, check_codebook, flatten, full_precision, unflatten
 
 
 class EmaQuantizer(CodebookQuantizer):
@@ -35,20 +35,29 @@ class EmaQuantizer(CodebookQuantizer):
             commitment: weight of the term that moves encodings to codes.
             decay: of the moving averages, per training step.
             smoothing: Laplace smoothing of the counts, so that a rare code is never divided by zero.
+            reseed_below: re-seed codes used less than this share of the mean, not only unused ones.
+            reseed_by_error: re-seed codes onto encodings that are far from any code, rather than onto any.
         """
 
         num_codes: int = 256
         commitment: float = 0.25
         decay: float = 0.99
         smoothing: float = 1e-5
+        reseed_below: float = 0.0
+        reseed_by_error: bool = False
 
         def __post_init__(self) -> None:
-            check_num_codes(self.num_codes)
+            check_codebook(self.num_codes, self.reseed_below)
             if self.commitment < 0 or not 0 <= self.decay < 1 or self.smoothing <= 0:
                 raise ValueError("commitment must not be negative, decay lies in [0, 1), smoothing is positive")
 
     def __init__(self, config: Config, *, latent_dim: int) -> None:
-        super().__init__(config.num_codes, latent_dim)
+        super().__init__(
+            config.num_codes,
+            latent_dim,
+            reseed_below=config.reseed_below,
+            reseed_by_error=config.reseed_by_error,
+        )
         self.config = config
         codebook = torch.randn(config.num_codes, latent_dim) / math.sqrt(latent_dim)
         self.register_buffer("codebook", codebook)
@@ -92,7 +101,7 @@ class EmaQuantizer(CodebookQuantizer):
         smoothed = (self.counts + self.config.smoothing) / (total + self.num_codes * self.config.smoothing) * total
         self.codebook.copy_(self.sums / smoothed[:, None])
 
-    def _move(self, which: Tensor, flat: Tensor) -> None:
-        super()._move(which, flat)
+    def _move(self, which: Tensor, flat: Tensor, weights: Tensor) -> None:
+        super()._move(which, flat, weights)
         self.counts[which] = 1.0
         self.sums[which] = self.codebook[which]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lapa import distributed
 from lapa.contracts import Quantized
-from lapa_plugins.quantizers.codebook import CodebookQuantizer, check_num_codes, flatten, full_precision, unflatten
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, check_codebook, flatten, full_precision, unflatten
 
 
 class VectorQuantizer(CodebookQuantizer):
@@ -31,6 +31,8 @@ class VectorQuantizer(CodebookQuantizer):
             commitment: weight of the term that moves encodings to codes.
             entropy: weight of the codebook entropy term; 0 leaves it out.
             temperature: softness of the assignments in the entropy term, in units of squared distance.
+            reseed_below: re-seed codes used less than this share of the mean, not only unused ones.
+            reseed_by_error: re-seed codes onto encodings that are far from any code, rather than onto any.
         """
 
         num_codes: int = 256
@@ -38,14 +40,21 @@ class VectorQuantizer(CodebookQuantizer):
         commitment: float = 0.25
         entropy: float = 0.0
         temperature: float = 1.0
+        reseed_below: float = 0.0
+        reseed_by_error: bool = False
 
         def __post_init__(self) -> None:
-            check_num_codes(self.num_codes)
+            check_codebook(self.num_codes, self.reseed_below)
             if min(self.codebook, self.commitment, self.entropy) < 0 or self.temperature <= 0:
                 raise ValueError("codebook, commitment and entropy must not be negative, and temperature positive")
 
     def __init__(self, config: Config, *, latent_dim: int) -> None:
-        super().__init__(config.num_codes, latent_dim)
+        super().__init__(
+            config.num_codes,
+            latent_dim,
+            reseed_below=config.reseed_below,
+            reseed_by_error=config.reseed_by_error,
+        )
         self.config = config
         self.codebook = nn.Parameter(torch.randn(config.num_codes, latent_dim) / math.sqrt(latent_dim))
 
