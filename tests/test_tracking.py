@@ -10,7 +10,7 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -243,7 +243,8 @@ class Server(BaseHTTPRequestHandler):
         if "RunResumeStatus" in text:
             data = {"model": {"entity": {"name": "somebody"}, "bucket": None}}
         elif "UpsertBucket" in text:
-            bucket = {"id": "b", "name": "r", "displayName": "r", "historyLineCount": 0, "project": project}
+            name = json.loads(text)["variables"]["name"]
+            bucket = {"id": "b", "name": name, "displayName": name, "historyLineCount": 0, "project": project}
             data = {"upsertBucket": {"bucket": bucket, "inserted": True}}
         answer = json.dumps({"data": data} if self.path == "/graphql" else {}).encode()
         self.send_response(200)
@@ -433,9 +434,11 @@ def test_the_runs_own_record_must_not_fail_but_the_others_are_closed() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_told_with_the_files_name(out: Path) -> None:
-    path = out / "metrics.jsonl"
-    path.symlink_to("/dev/full")
-    tracker = JsonlTracker(path, resume_from=None if not path.exists() else 0)
-    with pytest.raises(OSError, match="metrics.jsonl"):
-        tracker.log(1, {"a": 1.0})
+def test_a_full_disk_is_told_with_the_files_name(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = JsonlTracker(out / "metrics.jsonl")
+    tracker.close()
+    with open("/dev/full", "a", buffering=1) as full:
+        monkeypatch.setattr(tracker, "_file", full)
+        for call in (lambda: tracker.log(1, {"a": 1.0}), tracker.close):
+            with pytest.raises(OSError, match=r"No space left on device: .*metrics\.jsonl"):
+                call()
