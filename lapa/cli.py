@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(subparsers)
     for point in sorted(metadata.entry_points(group="lapa.commands"), key=lambda point: point.name):
         add_foreign(point, subparsers)
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, argv)
     try:
         import_plugins(getattr(arguments, "plugin", []))
         arguments.run(arguments)
@@ -47,6 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("lapa: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, with overrides wherever they stand: argparse takes positional ones in one piece only."""
+    arguments, rest = parser.parse_known_args(argv)
+    if not hasattr(arguments, "overrides") or any(value.startswith("-") for value in rest):
+        return parser.parse_args(argv)  # which says what is wrong with them
+    arguments.overrides += rest
+    return arguments
 
 
 def add_foreign(point: metadata.EntryPoint, subparsers: Subparsers) -> None:

@@ -42,7 +42,7 @@ from lapa.randomness import rng_state, seed_everything, set_rng_state
 from lapa.run_folder import find_run, prepare_folder
 from lapa.schedule import Clock, is_due, learning_rate
 from lapa.stopping import StopSignal
-from lapa.tracking import Trackers, open_trackers
+from lapa.tracking import Trackers, check_packages, open_trackers
 from lapa.validation import Validator, usage_metrics
 
 
@@ -121,6 +121,7 @@ class Run:
         self.fingerprint = store.header.get("fingerprint")
         self.out = Path(options.out)
         check_ranks(options)
+        check_packages(config.tracking)
         if options.compile:
             check_compiler(device)
         resumed = find_run(self.out, config, existing, notify)

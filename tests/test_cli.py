@@ -94,6 +94,11 @@ def test_a_config_file_and_overrides_are_taken_in_order(toy: Path) -> None:
     assert "batch_size: 5\n" in written
 
 
+def test_overrides_may_stand_between_options(toy: Path) -> None:
+    assert main(["train", "data.root=toy", "--preset", "debug", "data.downsample=1", "--overwrite", *TRAIN[5:]]) == 0
+    assert "steps: 4\n" in Path("run/config.yaml").read_text()
+
+
 def test_a_bad_episode_is_left_out_and_counted_and_training_goes_on(
     toy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

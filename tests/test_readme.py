@@ -16,7 +16,7 @@ README = Path(__file__).parent.parent / "README.md"
 SHORTER = {
     "training.max_minutes=6": "training.steps=25",
     "--preset laptop": "--preset debug",
-    "--episodes 16": "--episodes 4 --max-steps 40",
+    "--episodes 32": "--episodes 4 --max-steps 40",
     "--steps 200": "--steps 5",
 }
 BY_MAKE = ("make demo", "make test", "make check", "make format", "make bench")

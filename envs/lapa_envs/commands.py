@@ -19,7 +19,7 @@ def record(subparsers: Subparsers) -> None:
     parser.add_argument("--out", type=Path, default=Path("bulk_videos"), help="folder to write (default: %(default)s)")
     parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
     parser.add_argument("--policy", choices=("scripted", "random"), default="scripted", help="(default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=16, help="(default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--max-steps", type=int, default=600, help="an episode is cut then (default: %(default)s)")
     parser.add_argument("--frameskip", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -101,7 +101,7 @@ def demo(subparsers: Subparsers) -> None:
     parser = command(subparsers, "demo", run_demo, "The whole way once: record, pack, train, extract, evaluate, label.")
     parser.add_argument("--data", type=Path, default=Path("bulk_videos"), help="(default: %(default)s)")
     parser.add_argument("--preset", default="laptop", help="(default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=16, help="to record (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=32, help="to record (default: %(default)s)")
     parser.add_argument("--max-steps", type=int, default=600, help="of an episode (default: %(default)s)")
     parser.add_argument(
         "--run", dest="run_folder", type=Path, default=Path(DEFAULT_CHECKPOINT).parent, help="(default: %(default)s)"
