@@ -256,6 +256,8 @@ def run_doctor(arguments: argparse.Namespace) -> None:
         "omegaconf",
         "zstandard",
         "opencv-python-headless",
+        "wandb",
+        "tensorboard",
     ):
         print(f"{package:<12} {installed_version(package)}")
     bf16 = "bf16 in hardware" if has_fast_bf16(device) else "bf16 only emulated, so fp32 is used"
