@@ -33,7 +33,7 @@ def shell_lines() -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the README's plugin in it, as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -52,7 +52,7 @@ def test_every_shell_line_is_of_a_kind_that_is_tested() -> None:
             assert line.startswith("lapa ") or line == "pip install .", line
 
 
-def test_the_commands_and_the_python_run_in_order(workplace: Path) -> None:
+def test_the_commands_and_the_python_run_in_order(newcomer: Path) -> None:
     commands = [line for line in shell_lines() if line.startswith("lapa ")]
     # The pipeline first: other sections use what it makes.
     for line in sorted(commands, key=lambda line: not line.startswith("lapa record")):
@@ -61,8 +61,8 @@ def test_the_commands_and_the_python_run_in_order(workplace: Path) -> None:
         if line.startswith("lapa train") and "--preset" not in line:
             line += " --preset debug"
         assert main(shlex.split(line)[1:]) == 0, line
-    assert (workplace / "report" / "report.html").exists()
-    assert (workplace / "labels.jsonl").read_text().count("\n") == 5
+    assert (newcomer / "report" / "report.html").exists()
+    assert (newcomer / "labels.jsonl").read_text().count("\n") == 5
     names: dict[str, object] = {}
     for block in blocks("python"):
         if not block.startswith("# my_plugin.py"):
