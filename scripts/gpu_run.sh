@@ -37,10 +37,13 @@ mkdir -p "$RUN" "$RESULTS"
 if ! "$PYTHON" -c "from importlib.metadata import version; version('lapa')" 2>/dev/null; then
     export PYTHONPATH=$PWD/$SITE${PYTHONPATH:+:$PYTHONPATH}
     if [ ! -d "$SITE" ]; then
+        rm -rf "$SITE.part"
+        install=("$PYTHON" -m pip install --quiet --no-index --no-deps --upgrade --target "$SITE.part")
         if compgen -G "$WHEELS/*.whl" >/dev/null; then
-            "$PYTHON" -m pip install --quiet --no-index --no-deps --target "$SITE" "$WHEELS"/*.whl
+            "${install[@]}" "$WHEELS"/*.whl
         fi
-        "$PYTHON" -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$SITE" --upgrade .
+        "${install[@]}" --no-build-isolation .
+        mv "$SITE.part" "$SITE"
     fi
 fi
 
