@@ -100,8 +100,10 @@ def test_two_processes_train_what_one_does(
     for name in ("train/loss/total", "train/quantizer/perplexity", "train/optim/gradient_norm", "val/loss/total"):
         assert curve(together, name) == pytest.approx(curve(alone, name), rel=2e-3), name
     assert len(curve(together, "train/loss/total")) == 20
-    assert curve(together, "train/quantizer/reseeded") == curve(alone, "train/quantizer/reseeded")
-    assert sum(curve(alone, "train/quantizer/reseeded")) > 0
+    moved, moved_alone = curve(together, "train/quantizer/reseeded"), curve(alone, "train/quantizer/reseeded")
+    # A latent that lies between two codes may fall either way by rounding, and a code be used or not by it.
+    assert moved[0] == moved_alone[0] > 0
+    assert moved == pytest.approx(moved_alone, abs=1)
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     kept = read_state(Path(together.training.out) / "step_20.pt")["model"]
