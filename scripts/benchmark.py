@@ -16,6 +16,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -286,9 +287,10 @@ def measure_engine(store: FrameStore, preset: str, steps: int, options: list[str
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns, or the error it raises, as text; run in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    # Not a multiprocessing.Pool: its processes may not start others, such as those that read ahead.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.apply(function, arguments)
+            return pool.submit(function, *arguments).result()
         except RuntimeError as error:  # such as a GPU that is too small
             return str(error).splitlines()[0]
 
