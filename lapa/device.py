@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import sys
+from pathlib import Path
 
 import torch
 
@@ -65,6 +66,11 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes in use so far: of the device, or of this process where the device is the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    # Where there is one, this counter begins anew in a started process; the other begins at its parent's size.
+    if (status := Path("/proc/self/status")).exists():
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "")
+        if line:
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
