@@ -68,7 +68,7 @@ def host_kind(device: torch.device) -> str:
         return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
     capabilities = torch.cpu.get_capabilities()
     arithmetic = next(
-        (name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if capabilities.get(name)), "any"
+        (name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if capabilities.get(name)), "any"
     )
     return f"cpu-{torch.get_num_threads()}-{arithmetic.replace('_', '-')}"
 
