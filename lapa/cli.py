@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(prog="lapa", description="Latent actions from game video.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_train, add_extract, add_evaluate, add_doctor):
+    for add in (add_train, add_extract, add_evaluate, add_compare, add_doctor):
         add(subparsers)
     for point in sorted(metadata.entry_points(group="lapa.commands"), key=lambda point: point.name):
         add_foreign(point, subparsers)
@@ -169,9 +169,10 @@ def open_configured_store(config: Config, strict: bool = False) -> Any:
     return open_store(Path(config.data.root), store, strict=strict)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that read a checkpoint and recordings."""
-    parser.add_argument("--checkpoint", type=Path, default=Path(DEFAULT_CHECKPOINT), help="(default: %(default)s)")
+def add_data_options(parser: argparse.ArgumentParser, *, checkpoint: bool = True) -> None:
+    """Options of the commands that read recordings, and perhaps a checkpoint."""
+    if checkpoint:
+        parser.add_argument("--checkpoint", type=Path, default=Path(DEFAULT_CHECKPOINT), help="(default: %(default)s)")
     parser.add_argument(
         "--data", type=Path, default=Path("bulk_videos"), help="recorded episodes (default: %(default)s)"
     )
@@ -206,6 +207,9 @@ def add_evaluate(subparsers: Subparsers) -> None:
     parser = command(subparsers, "evaluate", run_evaluate, "Judge a model on held-out episodes; write the report.")
     add_data_options(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: %(default)s)")
+    parser.add_argument(
+        "--lag", type=int, default=0, help="probe for the action taken so many steps before (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: %(default)s)")
 
 
@@ -214,17 +218,44 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from lapa.checkpoint import load_checkpoint
     from lapa.data.store import open_store
     from lapa.evaluation.evaluate import evaluate
-    from lapa.evaluation.report import format_table, read_history, summary_rows, write_report
+    from lapa.evaluation.report import read_history, write_report
+    from lapa.evaluation.tables import format_table, summary_rows
 
     checkpoint = load_checkpoint(arguments.checkpoint, arguments.device)
     store = open_store(arguments.data, arguments.store, strict=arguments.strict)
-    evaluation = evaluate(checkpoint, store, arguments.split)
+    evaluation = evaluate(checkpoint, store, arguments.split, lag=arguments.lag)
     history = read_history(arguments.checkpoint.parent / "metrics.jsonl")
     path = write_report(arguments.out, checkpoint, evaluation, history)
     print(format_table(summary_rows(evaluation.metrics)))
+    for verdict in evaluation.verdicts:
+        print(f"{verdict.level}: {verdict.sentence}")
     for sentence in evaluation.left_out:
         print(f"left out: {sentence}")
     print(f"report: {path}")
+
+
+def add_compare(subparsers: Subparsers) -> None:
+    """``lapa compare``."""
+    parser = command(subparsers, "compare", run_compare, "Judge several runs on the same pairs, side by side.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or checkpoint file")
+    add_data_options(parser, checkpoint=False)
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write (default: %(default)s)")
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Judges, writes the page, prints the table."""
+    from lapa.data.store import open_store
+    from lapa.evaluation.compare import COLUMNS, compare, comparison_rows
+
+    store = open_store(arguments.data, arguments.store, strict=arguments.strict)
+    groups = compare(arguments.runs, store, arguments.out, arguments.split, device=arguments.device)
+    labels = ("what differs", "runs", "parameters", *(label for label, _, _ in COLUMNS))
+    rows = comparison_rows(groups)
+    width = max(map(len, labels))
+    for row in rows:
+        print("\n".join(f"{label:<{width}}  {cell}" for label, cell in zip(labels, row, strict=True)), end="\n\n")
+    print(f"comparison: {arguments.out / 'comparison.html'}")
 
 
 def add_doctor(subparsers: Subparsers) -> None:

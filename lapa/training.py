@@ -30,7 +30,7 @@ from lapa.data.pairs import PairDataset, Pairs, PairSampler, split_episodes
 from lapa.data.store import FrameStore
 from lapa.device import autocast, check_compiler, set_cpu_arithmetic
 from lapa.errors import ConfigError, DataError, TrainingInterrupted
-from lapa.evaluation.pictures import pair_strips, png_bytes
+from lapa.evaluation.pictures import example_sheet, png_bytes
 from lapa.facts import run_facts
 from lapa.guards import CollapseGuard, NonFiniteGuard
 from lapa.losses import loss_terms, loss_weights, make_perceptual, weighted_sum
@@ -324,7 +324,7 @@ class Run:
             return
         path = self.out / "examples" / f"step_{self.step}.png"
         with atomic_file(path) as file:
-            file.write(png_bytes(pair_strips(self.validator.examples())))
+            file.write(png_bytes(example_sheet(self.validator.examples())))
         self.trackers.image(self.step, "val/recon/examples", path)
 
     def save(self) -> Path:

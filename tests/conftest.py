@@ -13,6 +13,7 @@ from lapa.checkpoint import Checkpoint, load_checkpoint
 from lapa.config import load_config
 from lapa.data.episodes import TRUTH_FILE, Truth, write_truth
 from lapa.data.store import FrameStore, open_store
+from lapa.evaluation.evaluate import Evaluation, evaluate
 from lapa.training import train
 
 TOY_MOVES = np.array([(0, 0), (0, 4), (0, -4), (4, 0), (-4, 0)])
@@ -52,7 +53,7 @@ def write_episode(folder: Path, frames: np.ndarray, actions: np.ndarray | None =
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record_toy() -> Callable[..., Path]:
     """A function that records toy episodes ``0``, ``1``, ... into a folder and returns it."""
 
@@ -103,3 +104,9 @@ def breakout_run(breakout_store: FrameStore, tmp_path_factory: pytest.TempPathFa
 def breakout_checkpoint(breakout_run: Path) -> Checkpoint:
     """The best checkpoint of ``breakout_run``."""
     return load_checkpoint(breakout_run / "best.pt", "cpu")
+
+
+@pytest.fixture(scope="session")
+def evaluation(breakout_checkpoint: Checkpoint, breakout_store: FrameStore) -> Evaluation:
+    """What is found of ``breakout_checkpoint`` on its test episode."""
+    return evaluate(breakout_checkpoint, breakout_store)

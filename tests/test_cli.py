@@ -66,7 +66,7 @@ def test_the_whole_way_from_playing_to_live_labels(here: Path, capsys: pytest.Ca
     assert main(["evaluate"]) == 0
     told = capsys.readouterr().out
     assert "report: report/report.html" in told
-    assert "left out: ball, paddle and bricks: too small after 5-fold downsampling" in told
+    assert "left out: ball, paddle, bricks and digits: too small after 5-fold downsampling" in told
     assert re.search(r"PSNR gain over copying +[+-]\d", told)
     assert json.loads((here / "report/metrics.json").read_text())["metrics"]["codebook/num_codes"] == 16
     label = ["label", "--checkpoint", "checkpoints/latent_action/best.pt", "--steps", "3"]

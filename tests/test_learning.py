@@ -11,7 +11,7 @@ import pytest
 from lapa.checkpoint import load_checkpoint
 from lapa.config import load_config
 from lapa.data.store import open_store
-from lapa.evaluation.evaluate import evaluate
+from lapa.evaluation.evaluate import Evaluation, evaluate
 from lapa.training import train
 
 # One token of 16 codes for 5 actions. Seeds 0 to 6 all reach 1.0; with 8 codes some merge two actions.
@@ -39,23 +39,29 @@ def shuffle_in_time(root: Path) -> None:
             (folder / f"{number}.png").write_bytes(contents[place])
 
 
-def learn(recording: Path) -> dict[str, float]:
-    """Figures of a tiny model on the held-out episodes of the recording."""
+def learn(recording: Path) -> Evaluation:
+    """What is found of a tiny model on the held-out episodes of the recording."""
     store = open_store(recording)
     config = load_config("debug", overrides=[*SETTINGS, f"training.out={recording.parent / 'run'}"])
-    return evaluate(load_checkpoint(train(config, store).best, "cpu"), store).metrics
+    return evaluate(load_checkpoint(train(config, store).best, "cpu"), store)
 
 
 def test_planted_actions_are_found_from_pictures_alone(recording: Path) -> None:
-    metrics = learn(recording)
+    found = learn(recording)
+    metrics = found.metrics
     assert metrics["probe/accuracy"] >= 0.9
+    assert metrics["probe/observation_accuracy"] <= 0.5
     assert metrics["probe/majority_accuracy"] <= 0.35
     assert metrics["codebook/codes_used"] >= 5
     assert metrics["recon/gain_over_copy_db"] > 0
-    assert metrics["recon/shuffled_drop_db"] > 0.5
+    assert metrics["control/shuffled_delta_psnr_db/t1"] > 0.5
+    assert any("The codes tell the action" in verdict.sentence for verdict in found.verdicts)
+    assert not [verdict for verdict in found.verdicts if verdict.level == "bad"]
 
 
 def test_nothing_is_found_where_frames_are_shuffled_in_time(recording: Path) -> None:
     shuffle_in_time(recording)
-    metrics = learn(recording)
-    assert metrics["probe/accuracy"] <= 0.45
+    found = learn(recording)
+    assert found.metrics["probe/accuracy"] <= 0.45
+    bad = " ".join(verdict.sentence for verdict in found.verdicts if verdict.level == "bad")
+    assert "do not tell the action" in bad

@@ -14,7 +14,8 @@ from PIL import Image
 
 from lapa.data.episodes import Episode, list_episodes, read_episode
 from lapa.errors import DataError
-from lapa.evaluation.breakout import find_paddle, screen_state, to_luma
+from lapa.evaluation.breakout.detectors import find_paddle, to_luma
+from lapa.evaluation.breakout.screen import screen_state
 from lapa_envs.atari import make_env
 from lapa_envs.recording import make_policy, record
 
@@ -69,7 +70,7 @@ def test_frames_are_rgb_files_equal_to_what_the_environment_showed(episode: Epis
 
 def test_memory_belongs_to_the_frame_of_the_same_row(episode: Episode) -> None:
     luma = to_luma(pictures(episode).transpose(0, 3, 1, 2) / 255)
-    seen = find_paddle(luma, 1)
+    seen, _ = find_paddle(luma, 1)
     said = screen_state(episode.truth.ram).paddle
     assert len(np.unique(said)) > 5, "the paddle hardly moved: the test says nothing"
     assert np.mean(np.abs(seen - said) <= 2) >= 0.95

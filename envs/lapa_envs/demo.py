@@ -15,7 +15,8 @@ from lapa.data.files import write_text
 from lapa.data.store import FrameStore, open_store
 from lapa.errors import DataError
 from lapa.evaluation.evaluate import evaluate
-from lapa.evaluation.report import format_table, read_history, summary_rows, write_report
+from lapa.evaluation.report import read_history, write_report
+from lapa.evaluation.tables import format_table, summary_rows
 from lapa.extraction import LatentActionDataset, extract
 from lapa.progress import notify
 from lapa.training import train

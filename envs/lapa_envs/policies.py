@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lapa.evaluation.breakout import RAM_BALL_X, RAM_BALL_Y, RAM_PADDLE_X
+from lapa.evaluation.breakout.screen import RAM_BALL_X, RAM_BALL_Y, RAM_PADDLE_X
 
 
 class Policy(Protocol):

@@ -1,4 +1,4 @@
-"""Pictures of what a model draws."""
+"""Pictures of what a model draws: sheets of frames with names beside them, and moving ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-ZOOM = 2
+WIDTH = 160
+"""Frames narrower than this are enlarged by a whole number."""
+
+DIFFERENCE = 0.5
+"""The difference that is shown in full colour, on a scale of 0 to 1."""
+
+OUTLINE = (255, 220, 0)
+GAP = 4
+TEXT_HEIGHT = 18
+NAMES_WIDTH = 96
+"""At least so wide is the column of the rows' names: the frames of a moving picture must be of one size."""
+BAR_WIDTH = 110
+FONT = ImageFont.load_default(12)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +34,80 @@ class Example:
     where: str
 
 
-def pair_strips(examples: Sequence[Example]) -> np.ndarray:
+def example_sheet(examples: Sequence[Example]) -> np.ndarray:
     """Examples side by side, each a column of current, next, prediction and difference: (H', W', 3) uint8."""
-    columns = []
-    for example in examples:
-        cells = [to_rgb(example.current), to_rgb(example.next), to_rgb(example.prediction)]
-        cells.append(difference_image(example.prediction, example.next))
-        columns.append(np.concatenate([np.pad(cell, ((0, 2), (0, 2), (0, 0)), constant_values=255) for cell in cells]))
-    return np.concatenate(columns, axis=1).repeat(ZOOM, 0).repeat(ZOOM, 1)
+    rows = [
+        [to_rgb(example.current) for example in examples],
+        [to_rgb(example.next) for example in examples],
+        [to_rgb(example.prediction) for example in examples],
+        [difference_image(example.prediction, example.next) for example in examples],
+    ]
+    names = ["current", "true next", "predicted next", "difference"]
+    return sheet(rows, names, [example.where for example in examples], scale_bar=True)
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    *,
+    scale_bar: bool = False,
+) -> np.ndarray:
+    """Cells (H, W, 3) uint8, all of one size, in rows with names: (H', W', 3) uint8.
+
+    ``scale_bar`` adds what the colours of a difference mean.
+    """
+    height, width, _ = rows[0][0].shape
+    zoom = max(1, -(-WIDTH // width))
+    step_y, step_x = height * zoom + GAP, width * zoom + GAP
+    left = max(NAMES_WIDTH, *(int(FONT.getlength(name)) + 8 for name in row_names))
+    size = (left + step_x * len(rows[0]) + BAR_WIDTH * scale_bar, TEXT_HEIGHT + step_y * len(rows))
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    for column, name in enumerate(column_names):
+        _write(draw, (left + column * step_x, 2), name)
+    for line, (cells, name) in enumerate(zip(rows, row_names, strict=True)):
+        top = TEXT_HEIGHT + line * step_y
+        _write(draw, (2, top + height * zoom // 2 - TEXT_HEIGHT // 2), name)
+        for column, cell in enumerate(cells):
+            enlarged = Image.fromarray(cell.repeat(zoom, 0).repeat(zoom, 1))
+            image.paste(enlarged, (left + column * step_x, top))
+    if scale_bar:
+        _draw_scale_bar(image, draw, (size[0] - BAR_WIDTH + 8, TEXT_HEIGHT + step_y * (len(rows) - 1)), height * zoom)
+    return np.asarray(image)
+
+
+def _draw_scale_bar(image: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], height: int) -> None:
+    values = np.linspace(DIFFERENCE, -DIFFERENCE, height)[None, :, None].repeat(14, 2)  # (1, height, 14)
+    image.paste(Image.fromarray(difference_image(values, np.zeros_like(values))), corner)
+    left, top = corner
+    draw.rectangle((left, top, left + 14, top + height - 1), outline="#888888")
+    lines = ((0, f"+{DIFFERENCE} too bright"), (0.5, "0"), (1, f"-{DIFFERENCE} too dark"))
+    for share, text in lines:
+        _write(draw, (left + 20, int(top + share * (height - TEXT_HEIGHT))), text)
+
+
+def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> None:
+    draw.text(corner, text, fill="#222222", font=FONT)
+
+
+def movie(frames: Sequence[np.ndarray], milliseconds: int = 80) -> bytes:
+    """Frames (H, W, 3) uint8 as a lossless WebP file that moves."""
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    buffer = io.BytesIO()
+    # Of a lossless file the quality is the effort: a sixth more bytes for half the time.
+    first.save(
+        buffer,
+        format="webp",
+        save_all=True,
+        append_images=rest,
+        duration=milliseconds,
+        loop=0,
+        lossless=True,
+        quality=20,
+        method=1,
+    )
+    return buffer.getvalue()
 
 
 def to_rgb(frame: np.ndarray) -> np.ndarray:
@@ -40,7 +118,7 @@ def to_rgb(frame: np.ndarray) -> np.ndarray:
 
 def difference_image(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(C, H, W) twice -> (H, W, 3) uint8: white is equal, red is too bright, blue is too dark."""
-    difference = (prediction - target).mean(0).clip(-0.5, 0.5) * 2
+    difference = (prediction - target).mean(0).clip(-DIFFERENCE, DIFFERENCE) / DIFFERENCE
     image = np.ones((*difference.shape, 3))
     image[..., 1] -= np.abs(difference)
     image[..., 2] -= difference.clip(0, None)
@@ -51,5 +129,18 @@ def difference_image(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 def png_bytes(image: np.ndarray) -> bytes:
     """(H, W, 3) uint8 as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="png")
+    Image.fromarray(image).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
+
+
+def outlined(image: np.ndarray, centres: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """(H, W, 3) uint8 with a yellow frame, of the size of a grid's place, about each centre (x, y) of (N, 2)."""
+    image = image.copy()
+    half = np.array([image.shape[1] / grid[1], image.shape[0] / grid[0]]) / 2
+    last = np.array([image.shape[1], image.shape[0]]) - 1
+    for centre in centres:
+        left, top = np.clip(centre - half, 0, last).round().astype(int)
+        right, bottom = np.clip(centre + half - 1, 0, last).round().astype(int)
+        image[[top, bottom], left : right + 1] = OUTLINE
+        image[top : bottom + 1, [left, right]] = OUTLINE
+    return image

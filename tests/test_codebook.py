@@ -1,0 +1,63 @@
+"""Figures of code use, of known counts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lapa.evaluation.codebook import code_map, code_use
+
+
+def test_codebook_figures_of_known_counts() -> None:
+    codes = np.array([[[0, 1]], [[0, 1]], [[1, 1]], [[1, 1]]])  # 4 transitions of 1 x 2 codes
+    entropy = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
+    assert code_use(codes, num_codes=16).metrics() == {
+        "num_codes": 16.0,
+        "codes_used": 2.0,
+        "perplexity": pytest.approx(2**entropy),
+        "bits_nominal": 8.0,
+        "bits_empirical": pytest.approx(1.0),  # one bit at the first place, none at the second
+        "place_codes_used_min": 1.0,
+        "place_codes_used_max": 2.0,
+        "place_perplexity_min": 1.0,
+        "place_perplexity_max": 2.0,
+    }
+
+
+def test_counts_are_kept_by_place() -> None:
+    codes = np.array([[[0, 1], [2, 2]], [[0, 2], [2, 1]]])
+    counts = code_use(codes, num_codes=3).counts
+    assert counts.shape == (2, 2, 3)
+    assert counts[0, 0].tolist() == [2, 0, 0]
+    assert counts[0, 1].tolist() == [0, 1, 1]
+    assert counts[1, 0].tolist() == [0, 0, 2]
+    assert counts[1, 1].tolist() == [0, 1, 1]
+
+
+def test_a_codebook_of_one_code_carries_nothing() -> None:
+    metrics = code_use(np.full((5, 2, 2), 3), num_codes=8).metrics()
+    assert (metrics["codes_used"], metrics["perplexity"], metrics["bits_empirical"]) == (1.0, 1.0, 0.0)
+
+
+def test_an_even_codebook_carries_all_it_could() -> None:
+    metrics = code_use(np.arange(8).reshape(8, 1, 1), num_codes=8).metrics()
+    assert metrics["perplexity"] == pytest.approx(8.0)
+    assert metrics["bits_empirical"] == pytest.approx(metrics["bits_nominal"]) == 3.0
+
+
+def test_the_map_keeps_groups_of_code_vectors_together() -> None:
+    rng = np.random.default_rng(0)
+    group = np.arange(40) % 2
+    vectors = 10 * np.eye(8)[group] + 0.1 * rng.normal(size=(40, 8))
+    places = code_map(vectors)
+    assert places is not None
+    assert places.shape == (40, 2)
+    centres = np.stack([places[group == g].mean(0) for g in (0, 1)])
+    nearest = np.linalg.norm(places[:, None] - centres, axis=2).argmin(1)
+    np.testing.assert_array_equal(nearest, group)
+
+
+def test_too_few_codes_have_no_map() -> None:
+    assert code_map(np.eye(3)) is None

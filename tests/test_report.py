@@ -1,0 +1,209 @@
+"""The report is one page that needs nothing from elsewhere, shows every figure, and loads without an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lapa.checkpoint import Checkpoint
+from lapa.evaluation.association import associate
+from lapa.evaluation.codes import CodeEvents
+from lapa.evaluation.evaluate import Evaluation
+from lapa.evaluation.pictures import DIFFERENCE, difference_image, movie, outlined, sheet
+from lapa.evaluation.report import read_history, write_report
+from lapa.evaluation.tables import event_codes, event_rows, event_sentences, format_table, summary_rows
+
+FIGURES = {
+    *("pairs.png", "extremes.png", "movie.webp", "episodes.png", "codes.png", "code_map.png", "control.png"),
+    *("counterfactuals.png", "confusion.png", "labels.png", "training.png"),
+}
+
+
+@pytest.fixture(scope="module")
+def report(
+    breakout_checkpoint: Checkpoint,
+    breakout_run: Path,
+    evaluation: Evaluation,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    history = read_history(breakout_run / "metrics.jsonl")
+    return write_report(tmp_path_factory.mktemp("report"), breakout_checkpoint, evaluation, history)
+
+
+def test_the_report_is_one_page_with_its_figures_beside_it(report: Path) -> None:
+    names = {path.name for path in report.parent.iterdir()}
+    assert FIGURES | {"report.html", "metrics.json"} <= names
+    assert all(name.startswith("code_") for name in names - FIGURES - {"report.html", "metrics.json"})
+    for path in report.parent.glob("*.png"):
+        with Image.open(path) as image:
+            assert np.asarray(image.convert("L")).std() > 1, f"{path.name} is blank"
+
+
+def test_the_report_needs_nothing_from_elsewhere(report: Path) -> None:
+    text = report.read_text()
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    sources = re.findall(r"(?:src|href)\s*=\s*[\"']?([^\"' >]+)", text)
+    assert len([source for source in sources if source.startswith("data:image/")]) >= len(FIGURES)
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert not re.findall(r"<script|<iframe|@import|url\(", text)
+    anchors = {source[1:] for source in sources if source.startswith("#")}
+    assert all(f'id="{anchor}"' in text for anchor in anchors)
+
+
+def test_the_report_says_what_was_judged(report: Path, breakout_checkpoint: Checkpoint, evaluation: Evaluation) -> None:
+    text = report.read_text()
+    for fact in (breakout_checkpoint.digest, f"held-out episode(s): {', '.join(evaluation.episodes)}", "downsample: 2"):
+        assert fact in text
+    for name, value, _ in summary_rows(evaluation.metrics):
+        assert f">{name}</td>" in text
+        assert value in text
+    for verdict in evaluation.verdicts:
+        assert verdict.sentence in text
+
+
+def test_the_figures_are_stored_as_json(report: Path, breakout_checkpoint: Checkpoint, evaluation: Evaluation) -> None:
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    facts = json.loads((report.parent / "metrics.json").read_text(), parse_constant=refuse)
+    assert facts["metrics"] == evaluation.metrics
+    assert facts["episodes"] == evaluation.episodes
+    assert facts["checkpoint"]["digest"] == breakout_checkpoint.digest
+    assert facts["splits"] == evaluation.splits
+    assert len(facts["events"]["lift"]) == facts["metrics"]["codebook/num_codes"]
+    assert np.sum(facts["confusion"]["counts"]) == 50
+
+
+def test_the_table_says_only_what_was_measured(evaluation: Evaluation) -> None:
+    everything = format_table(summary_rows(evaluation.metrics))
+    known = ("recon/", "codebook/", "control/", "speed/")
+    less = format_table(summary_rows({n: v for n, v in evaluation.metrics.items() if n.startswith(known)}))
+    assert "ball" in everything
+    assert "true action" in everything
+    assert "ball" not in less
+    assert "true action" not in less
+
+
+def test_a_report_without_history_has_no_curves(
+    breakout_checkpoint: Checkpoint, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    path = write_report(tmp_path / "deep" / "report", breakout_checkpoint, evaluation, read_history(tmp_path / "none"))
+    assert not (path.parent / "training.png").exists()
+    assert 'id="training"' not in path.read_text()
+
+
+# Events in words
+
+
+def planted_events() -> CodeEvents:
+    """Code 3 stands for the first event, codes 1 and 2 for the second; the third happens to none."""
+    rng = np.random.default_rng(0)
+    events = np.zeros((1000, 3), dtype=bool)
+    events[:100, 0] = events[100:400, 1] = True
+    codes = np.zeros((1000, 1, 1), dtype=int)
+    codes[:100] = 3
+    codes[100:400, 0, 0] = rng.choice([1, 2], 300, p=[0.7, 0.3])
+    found = associate(codes, events, 5)
+    return CodeEvents(("paddle moves left", "wall bounce", "never"), events, found, found)
+
+
+def test_the_report_answers_in_words() -> None:
+    events = planted_events()
+    assert event_sentences(events) == [
+        "code 3: paddle moves left (lift 10.0)",
+        "codes 1 and 2: wall bounce (lift 3.3)",
+    ]
+    assert event_rows(events)[0][:7] == ("paddle moves left", "100", "3", "100", "100", "10.0", "<0.001")
+
+
+def test_top_codes_are_chosen_in_training_and_judged_elsewhere() -> None:
+    """A code that goes with an event by chance in training is shown with what it is elsewhere, and not named for it."""
+    events = planted_events()
+    judged = associate(np.full((1000, 1, 1), 3), events.happens, 5)
+    held_out = CodeEvents(events.names, events.happens, events.chosen_on, judged)
+    assert event_codes(held_out)[0].codes == [3]
+    assert event_sentences(held_out) == [
+        "no code: paddle moves left (code 3 does not hold)",
+        "no code: wall bounce (codes 1 and 2 do not hold)",
+    ]
+    assert event_rows(held_out)[0][5:7] == ("1.0", "1.000")
+
+
+# Pictures
+
+
+def test_colours_of_the_difference_picture() -> None:
+    target = np.array([[[0.5, 0.5, 0.5]]])
+    prediction = np.array([[[0.5, 0.5 + DIFFERENCE, 0.5 - DIFFERENCE]]])
+    assert difference_image(prediction, target).tolist() == [[[255, 255, 255], [255, 0, 0], [0, 0, 255]]]
+
+
+def test_a_sheet_shows_every_cell_enlarged_by_a_whole_number() -> None:
+    cells = [[np.full((105, 80, 3), 10 * (3 * row + column), np.uint8) for column in range(3)] for row in range(2)]
+    image = sheet(cells, ["above", "below"], ["a", "b", "c"], scale_bar=True)
+    for shade in range(6):
+        assert (image == 10 * shade).all(2).sum() >= 210 * 160
+    assert image.dtype == np.uint8
+
+
+def test_places_are_outlined_about_their_centres() -> None:
+    image = outlined(np.zeros((105, 80, 3), np.uint8), np.array([[72.0, 97.0]]), (7, 5))
+    rows, columns, _ = np.nonzero(image)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (90, 104, 64, 79)
+    assert not image[95, 70].any(), "only the border is coloured"
+
+
+def test_the_moving_picture_is_lossless(tmp_path: Path) -> None:
+    frames = [np.random.default_rng(n).integers(0, 255, (20, 30, 3), np.uint8) for n in range(3)]
+    (tmp_path / "movie.webp").write_bytes(movie(frames))
+    with Image.open(tmp_path / "movie.webp") as image:
+        assert image.n_frames == 3
+        for number, frame in enumerate(frames):
+            image.seek(number)
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), frame)
+
+
+# In a browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Where a browser must be there, its absence is a failure.
+needs_browser = pytest.mark.skipif(
+    not CHROMIUM and "LAPA_BROWSER" not in os.environ, reason="no Chromium on this machine"
+)
+
+
+def console_errors(page: Path, profile: Path) -> list[str]:
+    """What a headless Chromium writes on its console while it loads a page from disk."""
+    assert CHROMIUM, "LAPA_BROWSER is set, but there is no Chromium"
+    quiet = ("--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update")
+    done = subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", *quiet, f"--user-data-dir={profile}"),
+            *("--enable-logging=stderr", "--dump-dom", page.absolute().as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "</html>" in done.stdout, done.stderr[-2000:]
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@needs_browser
+def test_the_page_loads_without_an_error(report: Path, tmp_path: Path) -> None:
+    assert console_errors(report, tmp_path / "profile") == []
+
+
+@needs_browser
+def test_an_error_on_a_page_would_be_seen(tmp_path: Path) -> None:
+    page = tmp_path / "broken.html"
+    page.write_text("<html><body><script>nothing.here()</script></body></html>")
+    assert len(console_errors(page, tmp_path / "profile")) == 1
