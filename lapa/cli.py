@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(prog="lapa", description="Latent actions from game video.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_train, add_extract, add_evaluate, add_compare, add_doctor):
+    for add in (add_train, add_extract, add_evaluate, add_compare, add_plugins, add_doctor):
         add(subparsers)
     for point in sorted(metadata.entry_points(group="lapa.commands"), key=lambda point: point.name):
         add_foreign(point, subparsers)
@@ -237,7 +237,16 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 def add_compare(subparsers: Subparsers) -> None:
     """``lapa compare``."""
     parser = command(subparsers, "compare", run_compare, "Judge several runs on the same pairs, side by side.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or checkpoint file")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder, or checkpoint file")
+    parser.add_argument(
+        "--sweep",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE,VALUE",
+        help="first train all combinations into OUT/runs; called again, it goes on",
+    )
+    parser.add_argument("--preset", help="what the sweep's runs differ from (default: breakout)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="likewise, a YAML file")
     add_data_options(parser, checkpoint=False)
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write (default: %(default)s)")
@@ -246,16 +255,49 @@ def add_compare(subparsers: Subparsers) -> None:
 def run_compare(arguments: argparse.Namespace) -> None:
     """Judges, writes the page, prints the table."""
     from lapa.data.store import open_store
-    from lapa.evaluation.compare import COLUMNS, compare, comparison_rows
+    from lapa.errors import ConfigError
+    from lapa.evaluation.compare import compare, comparison_header, comparison_rows
+    from lapa.sweep import cells, train_cells
 
+    if not arguments.runs and not arguments.sweep:
+        raise ConfigError("nothing to compare: name run folders, or --sweep KEY=VALUE,VALUE")
+    if (arguments.preset or arguments.config) and not arguments.sweep:
+        raise ConfigError("--preset and --config say what a --sweep trains; runs that are there have their own")
+    grid = cells(arguments.sweep) if arguments.sweep else []
     store = open_store(arguments.data, arguments.store, strict=arguments.strict)
-    groups = compare(arguments.runs, store, arguments.out, arguments.split, device=arguments.device)
-    labels = ("what differs", "runs", "parameters", *(label for label, _, _ in COLUMNS))
-    rows = comparison_rows(groups)
+    runs: list[Path] = list(arguments.runs)
+    failed: dict[str, str] = {}
+    if grid:
+        trained, failed = train_cells(
+            grid,
+            store,
+            arguments.out / "runs",
+            preset=arguments.preset,
+            file=arguments.config,
+            overrides=[f"data.root={arguments.data}", f"training.device={arguments.device}"],
+        )
+        runs += trained
+    groups = compare(runs, store, arguments.out, arguments.split, device=arguments.device, failed=failed)
+    labels, rows = comparison_header(), comparison_rows(groups)
     width = max(map(len, labels))
     for row in rows:
         print("\n".join(f"{label:<{width}}  {cell}" for label, cell in zip(labels, row, strict=True)), end="\n\n")
+    for name, reason in failed.items():
+        print(f"missing: {name}: {reason}")
     print(f"comparison: {arguments.out / 'comparison.html'}")
+
+
+def add_plugins(subparsers: Subparsers) -> None:
+    """``lapa plugins``."""
+    parser = command(subparsers, "plugins", run_plugins, "List what can be swapped, or one plugin's options.")
+    parser.add_argument("name", nargs="?", help="print this one's options with their defaults")
+
+
+def run_plugins(arguments: argparse.Namespace) -> None:
+    """Prints all plugins in a line each, or one in full."""
+    from lapa.plugins import describe, list_plugins
+
+    print(describe(arguments.name) if arguments.name else list_plugins())
 
 
 def add_doctor(subparsers: Subparsers) -> None:
@@ -287,6 +329,7 @@ def run_doctor(arguments: argparse.Namespace) -> None:
         "omegaconf",
         "zstandard",
         "opencv-python-headless",
+        "vector-quantize-pytorch",
         "wandb",
         "tensorboard",
     ):

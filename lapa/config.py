@@ -78,6 +78,7 @@ class ModelConfig:
     Attributes:
         latent_dim: D, the width of the latent and of a code vector.
         tokens: pool the latent grid to so many tokens; 0 keeps the grid.
+        token_positions: let tokens tell where something was done, not only what.
         encoder: name and options of the encoder.
         quantizer: name and options of the quantizer.
         conditioner: name and options of the conditioner.
@@ -86,6 +87,7 @@ class ModelConfig:
 
     latent_dim: int = 128
     tokens: int = 0
+    token_positions: bool = True
     encoder: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "conv"})
     quantizer: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "vq"})
     conditioner: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "film"})

@@ -3,12 +3,13 @@
 Shape legend, used throughout the project:
 
     B batch    C channels (1 grey, 3 RGB)    H W frame    D latent width    h w latent grid
-    K codes    F decoder width
+    K codes    F decoder width    n codes at each place of the grid
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -21,7 +22,8 @@ class Quantized:
 
     Attributes:
         latent: (B, D, h, w), what the decoder gets; gradients pass through to the encoder.
-        codes: (B, h, w) int64 in ``[0, num_codes)``, or None when the latent is continuous.
+        codes: (B, h, w * n) int64 in ``[0, num_codes)``, the n of a place side by side; None when the latent is
+            continuous.
         loss: scalar, the quantizer's own weighted loss.
         metrics: detached scalars worth logging.
     """
@@ -63,9 +65,14 @@ class Quantizer(nn.Module, ABC):
         """K, or None when the latent is continuous."""
 
     @property
-    @abstractmethod
+    def codes_per_place(self) -> int:
+        """n, how many codes each place of the latent grid has; 1 unless a quantizer says otherwise."""
+        return 1
+
+    @property
     def bits(self) -> float:
-        """Nominal bits per grid position, ``log2(K)``; ``inf`` when the latent is continuous."""
+        """Nominal bits per place of the grid, ``n log2(K)``; ``inf`` when the latent is continuous."""
+        return math.inf if self.num_codes is None else self.codes_per_place * math.log2(self.num_codes)
 
     @abstractmethod
     def forward(self, latent: Tensor) -> Quantized:
@@ -73,14 +80,20 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def codes_to_latent(self, codes: Tensor) -> Tensor:
-        """(B, h, w) int64 -> the (B, D, h, w) that ``forward`` gave for them."""
+        """(B, h, w * n) int64 -> the (B, D, h, w) that ``forward`` gave for them in eval mode."""
 
     def margin(self, latent: Tensor) -> Tensor | None:
-        """How far each latent can move before its code changes: (B, D, h, w) -> (B, h, w), a lower bound >= 0.
+        """How far each latent can move before one of its codes changes: (B, D, h, w) -> (B, h, w), a lower bound >= 0.
 
         Labelling uses it to find latents so near a border that rounding could decide. None means unknown.
         """
         return None
+
+    def anneal(self, progress: float) -> None:
+        """Sets what changes over the training; called before each step.
+
+        ``progress`` is the share of it that is done, in [0, 1]. Quantizers without a schedule keep this default.
+        """
 
     def update(self) -> None:
         """Takes in what the ``forward`` calls of one optimizer step have seen, over all ranks; called after the step.

@@ -101,7 +101,7 @@ def extract(
     pairs = PairDataset(store, store.episodes, format)
     share = np.array_split(np.arange(len(pairs)), distributed.world_size())[distributed.rank()]
     with progress_bar(total=len(share), desc="extract", unit="pair") as bar:
-        labelled = [np.empty((0, *checkpoint.model.grid), dtype=np.int64)]
+        labelled = [np.empty((0, *checkpoint.model.code_grid), dtype=np.int64)]
         for batch in label_pairs(labeller, pairs, batch_size, share):
             labelled.append(batch)
             bar.update(len(batch))
@@ -133,7 +133,7 @@ def write_dataset(
             "config": config_to_dict(checkpoint.config),
             "split": checkpoint.split,
             "num_codes": checkpoint.model.quantizer.num_codes,
-            "grid": checkpoint.model.grid,
+            "grid": checkpoint.model.code_grid,
         }
 
 

@@ -37,7 +37,7 @@ def run_facts(config: Config, model: LatentActionModel, store: FrameStore, devic
         },
         "model": {
             "parameters": count_parameters(model),
-            "grid": list(model.grid),
+            "grid": list(model.code_grid),
             "bits": model.bits,
             "parts": model_summary(model),
         },

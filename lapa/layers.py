@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
@@ -86,3 +88,27 @@ class Upsampler(nn.Module):
             if index < depth - 1:
                 x = self.norms[index](x).relu_()
         return x
+
+
+def spread(latent: Tensor, features: Tensor) -> Tensor:
+    """(B, D, h', w') -> (B, D, h, w), over the grid of features (B, F, h, w) by nearest neighbour.
+
+    One token so stands at every place of the frame.
+    """
+    if latent.shape[-2:] == features.shape[-2:]:
+        return latent
+    return F.interpolate(latent, size=features.shape[-2:], mode="nearest")
+
+
+def sine_positions(x: Tensor) -> Tensor:
+    """(F, h, w) sine positions in [-1, 1] for features (B, F, h, w): half of the channels say the row, half the column.
+
+    Rows and columns are counted in [0, 1], so that a place means the same on grids of different sizes.
+    """
+    width, rows, columns = x.shape[1:]
+    quarter = width // 4
+    frequency = math.pi * torch.exp2(torch.arange(quarter, device=x.device) * (5.0 / max(quarter - 1, 1)))
+    angles = [((torch.arange(count, device=x.device) + 0.5) / count)[:, None] * frequency for count in (rows, columns)]
+    row, column = (torch.cat([angle.sin(), angle.cos()], dim=1).T for angle in angles)  # (F/2, h) and (F/2, w)
+    grid = torch.cat([row[:, :, None].expand(-1, -1, columns), column[:, None, :].expand(-1, rows, -1)])
+    return grid.to(x.dtype)

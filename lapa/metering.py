@@ -23,7 +23,9 @@ class StepResult:
         encoding: (B, D, h, w), the latents of the last one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_codes: int | None) -> None:
+        self._num_codes = num_codes
+        self._code_counts = torch.zeros(0)
         self._sums: dict[str, Tensor] = {}
         self._parts = 0
         self.encoding = torch.empty(0)
@@ -38,11 +40,14 @@ class StepResult:
         }
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+        if output.quantized.codes is not None:
+            counts = torch.bincount(output.quantized.codes.flatten(), minlength=self._num_codes or 0).float()
+            self._code_counts = counts if not self._parts else self._code_counts + counts
         self._parts += 1
         self.encoding = output.encoding.detach()
 
     def values(self, norm: Tensor, stop: int) -> dict[str, float]:
-        """Means over micro-batches and ranks, moved to the host at once.
+        """Means over micro-batches and ranks, and the code use of all together; moved to the host at once.
 
         ``stop``, this rank's signal or 0, is summed instead: it is not 0 on any rank if one of them got a signal.
         """
@@ -51,9 +56,15 @@ class StepResult:
         vector = torch.stack(
             [*(value * share for value in self._sums.values()), norm / distributed.world_size(), signal]
         )
-        numbers = distributed.summed(vector).tolist()
-        means = dict(zip([*self._sums, "train/optim/gradient_norm", "stop"], numbers, strict=True))
+        numbers = distributed.summed(torch.cat([vector, self._code_counts.to(vector.device)])).cpu()
+        names = [*self._sums, "train/optim/gradient_norm", "stop"]
+        means = dict(zip(names, numbers[: len(names)].tolist(), strict=True))
         means["train/recon/psnr_db"] = psnr_db(means.pop("mse"))
+        counts = numbers[len(names) :]
+        if len(counts):
+            used = counts / counts.sum()
+            means["train/quantizer/perplexity"] = float(torch.special.entr(used).sum().exp())
+            means["train/quantizer/codes_used"] = float((counts > 0).sum())
         return means
 
 

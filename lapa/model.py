@@ -67,11 +67,17 @@ class LatentActionModel(nn.Module):
         self.format = format
         self.encoder = _build(registry.encoders, config.encoder, channels=format.channels, latent_dim=config.latent_dim)
         grid = self.encoder.grid(format.size)
-        self.pool = TokenPool(config.latent_dim, config.tokens, grid) if config.tokens else None
+        places = grid if config.token_positions else None
+        self.pool = TokenPool(config.latent_dim, config.tokens, places) if config.tokens else None
         self.grid: tuple[int, int] = (1, config.tokens) if config.tokens else grid
         self.quantizer = _build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
         self.decoder = Decoder(config, format)
         self.activation_checkpointing = False
+
+    @property
+    def code_grid(self) -> tuple[int, int]:
+        """Shape of a transition's codes: the latent grid, with the codes of a place side by side."""
+        return self.grid[0], self.grid[1] * self.quantizer.codes_per_place
 
     @property
     def bits(self) -> float:
@@ -98,7 +104,7 @@ class LatentActionModel(nn.Module):
         return output
 
     def decode(self, current: Tensor, codes: Tensor) -> Tensor:
-        """(B, C, H, W) float and (B, h, w) codes -> the next frame (B, C, H, W) float."""
+        """(B, C, H, W) float and (B, h, w * n) codes -> the next frame (B, C, H, W) float."""
         return self.decoder(current, self.quantizer.codes_to_latent(codes))
 
 
@@ -160,18 +166,27 @@ class TokenPool(nn.Module):
     """Pools a latent grid to n tokens: each is a learnt weighting of places (attention pooling).
 
     Few tokens force the codes to say what was done rather than what is seen.
+
+    Args:
+        latent_dim: D.
+        num_tokens: n.
+        grid: (h, w) of the latent, to learn a position for each place; None lets tokens tell what was done, but not
+            where.
     """
 
-    def __init__(self, latent_dim: int, num_tokens: int, grid: tuple[int, int]) -> None:
+    positions: nn.Parameter | None
+
+    def __init__(self, latent_dim: int, num_tokens: int, grid: tuple[int, int] | None) -> None:
         super().__init__()
         self.num_tokens = num_tokens
-        self.positions = nn.Parameter(0.02 * torch.randn(latent_dim, *grid))
+        self.positions = nn.Parameter(0.02 * torch.randn(latent_dim, *grid)) if grid else None
         self.scores = nn.Conv2d(latent_dim, num_tokens, 1)
         self.values = nn.Conv2d(latent_dim, num_tokens * latent_dim, 1)
 
     def forward(self, latent: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, D, 1, n)."""
-        latent = latent + self.positions
+        if self.positions is not None:
+            latent = latent + self.positions
         weights = self.scores(latent).flatten(2).softmax(-1)  # (B, n, h*w)
         values = self.values(latent).flatten(2).unflatten(1, (self.num_tokens, -1))  # (B, n, D, h*w)
         tokens = (values * weights[:, :, None]).sum(-1)  # (B, n, D)

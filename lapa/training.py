@@ -206,6 +206,7 @@ class Run:
                 set_learning_rate(self.optimizer, learning_rate(options, progress))
                 before = [buffer.clone() for buffer in self.model.buffers()]
 
+                self.model.quantizer.anneal(progress)
                 result = self.accumulate_gradients(batch, progress)
                 self.scaler.unscale_(self.optimizer)
                 norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
@@ -247,7 +248,7 @@ class Run:
     def accumulate_gradients(self, batch: Pairs, progress: float) -> StepResult:
         """Forward and backward over the micro-batches of one step."""
         options, loss_options = self.config.training, self.config.loss
-        result = StepResult()
+        result = StepResult(self.model.quantizer.num_codes)
         weights = loss_weights(loss_options, progress)
         self.optimizer.zero_grad(set_to_none=True)
         parts = batch.chunk(options.accumulate)

@@ -67,6 +67,12 @@ def record_toy() -> Callable[..., Path]:
     return record
 
 
+@pytest.fixture(scope="session")
+def toy_frames() -> np.ndarray:
+    """(17, 40, 32, 3) uint8, one toy episode."""
+    return toy_episode(np.random.default_rng(0), 16)[0]
+
+
 @pytest.fixture
 def toy_store(record_toy: Callable[..., Path], tmp_path: Path) -> FrameStore:
     """The packed store of five toy episodes."""

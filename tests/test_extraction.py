@@ -178,3 +178,17 @@ def test_a_plain_store_is_no_dataset(breakout_store: FrameStore) -> None:
 def test_a_missing_dataset_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such packed store"):
         LatentActionDataset(tmp_path / "none.lapa")
+
+
+@pytest.mark.parametrize(("name", "option"), [("residual", "depth=3"), ("gumbel", "categoricals=3")])
+def test_several_codes_a_place_stand_side_by_side(
+    name: str, option: str, toy_checkpoint: Callable[..., Checkpoint], toy_store: FrameStore, tmp_path: Path
+) -> None:
+    checkpoint = toy_checkpoint(f"model.quantizer.name={name}", f"model.quantizer.{option}")
+    extract(checkpoint, toy_store, tmp_path / "codes.lapa")
+    dataset = LatentActionDataset(tmp_path / "codes.lapa")
+    assert checkpoint.model.grid == (10, 8)
+    assert dataset.codes.shape == (len(dataset), 10, 24)
+    assert dataset.codes.max() < 16
+    transition = dataset[7]
+    np.testing.assert_array_equal(label(checkpoint.model, transition.current, transition.next), dataset.codes[7])

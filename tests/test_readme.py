@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lapa.cli import main
-from lapa.registry import conditioners
+from lapa.registry import conditioners, quantizers
 
 README = Path(__file__).parent.parent / "README.md"
 SHORTER = {
@@ -18,6 +18,7 @@ SHORTER = {
     "--preset laptop": "--preset debug",
     "--episodes 32": "--episodes 4 --max-steps 40",
     "--steps 200": "--steps 5",
+    "name=ema,fsq model.conditioner.name=film,cross_attention": "name=ema,fsq training.steps=2",
 }
 BY_MAKE = ("make demo", "make test", "make check", "make format", "make bench")
 """Run by people and by CI; here only that the Makefile has them."""
@@ -28,18 +29,35 @@ def blocks(language: str) -> list[str]:
 
 
 def shell_lines() -> list[str]:
-    lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    text = "".join(blocks("sh")).replace("\\\n", "")
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     return [line for line in lines if line]
+
+
+def plugins() -> dict[str, str]:
+    """The README's files of Python by name."""
+    named = [(re.match(r"# (\w+\.py)\n", block), block) for block in blocks("python")]
+    return {found[1]: block for found, block in named if found}
+
+
+def test_the_plugins_have_twenty_lines_and_are_those_of_the_example() -> None:
+    example = (README.parent / "tests" / "example_plugin" / "example_plugin.py").read_text()
+    assert len(plugins()) == 2
+    for text in plugins().values():
+        (defined,) = re.findall(r"^class .*?(?=\n\n\n)", text, re.MULTILINE | re.DOTALL)
+        assert defined in example
+        assert len([line for line in defined.splitlines() if line.strip()]) <= 24
 
 
 @pytest.fixture
 def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the README's plugin in it, as the current one."""
+    """An empty folder with the README's plugins in it, as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(conditioners, "_entries", dict(conditioners._entries))  # the plugin registers itself
-    plugin = next(block for block in blocks("python") if block.startswith("# my_plugin.py"))
-    (tmp_path / "my_plugin.py").write_text(plugin)
+    for members in (conditioners, quantizers):  # the plugins register themselves
+        monkeypatch.setattr(members, "_entries", dict(members._entries))
+    for name, text in plugins().items():
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 
@@ -65,6 +83,6 @@ def test_the_commands_and_the_python_run_in_order(newcomer: Path) -> None:
     assert (newcomer / "labels.jsonl").read_text().count("\n") == 5
     names: dict[str, object] = {}
     for block in blocks("python"):
-        if not block.startswith("# my_plugin.py"):
+        if block not in plugins().values():
             exec(compile(block, str(README), "exec"), names)
     assert names["codes"].shape == names["code"].shape  # type: ignore[attr-defined]

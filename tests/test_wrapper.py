@@ -145,6 +145,17 @@ def test_one_token_is_a_scalar(tmp_path: Path) -> None:
     assert 0 <= at_step < 16
 
 
+def test_several_codes_a_place_stand_side_by_side(tmp_path: Path) -> None:
+    config = load_config("debug", overrides=["model.quantizer.name=residual", "model.quantizer.depth=3"])
+    model = LatentActionModel(config.model, FrameFormat(210, 160, downsample=5))
+    save_checkpoint(tmp_path / "levels.pt", model, config, split={}, step=0, metrics={})
+    env = LatentActionWrapper(make_env(), tmp_path / "levels.pt")
+    rows, columns = model.grid
+    for code in (env.reset(seed=0)[1]["latent_action"], env.step(0)[4]["latent_action"]):
+        assert code.shape == (rows, 3 * columns)
+    env.close()
+
+
 def test_the_key_can_be_chosen(checkpoint: str) -> None:
     info = LatentActionWrapper(StubEnv(), checkpoint, key="z").reset(seed=0)[1]
     assert "z" in info

@@ -76,7 +76,7 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         self.key = key
         model = load_checkpoint(checkpoint or default_checkpoint(), device).model
         self._format = model.format
-        self._grid = model.grid
+        self._grid = model.code_grid
         self._labeller = Labeller(model)
         self._last: torch.Tensor | None = None  # the previous frame, prepared
         self._check_frames()

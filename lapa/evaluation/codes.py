@@ -166,10 +166,11 @@ def label_all(model: LatentActionModel, pairs: PairDataset, batch_size: int) -> 
 
 
 def code_vectors(model: LatentActionModel, num_codes: int) -> np.ndarray:
-    """(K, D), the latent of each code."""
+    """(K, D), the latent of each code; where a place has several, of a place that has the same one throughout."""
     device = next(model.parameters()).device
+    codes = torch.arange(num_codes, device=device)[:, None, None].expand(-1, 1, model.quantizer.codes_per_place)
     with torch.inference_mode():
-        latent = model.quantizer.codes_to_latent(torch.arange(num_codes, device=device)[:, None, None])
+        latent = model.quantizer.codes_to_latent(codes)
     return latent.flatten(1).float().cpu().numpy()
 
 
@@ -215,10 +216,8 @@ def probe_data(pairs: PairDataset, codes: np.ndarray, lag: int) -> ProbeData:
         actions.append(taken)
         keep.append(known)
     kept = np.concatenate(keep)
-    observation = small_frames(pairs)
     has_state = len(states) == len(pairs.episodes)
-    if has_state:
-        observation = np.concatenate([observation, np.concatenate(before)], axis=1)
+    observation = np.concatenate(before) if has_state else small_frames(pairs)
     return ProbeData(
         codes[kept],
         np.concatenate(actions)[kept],

@@ -46,8 +46,12 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("action", "probe/accuracy", percent),
     ("of the oracle", "probe/share_of_oracle", "{:.3f}".format),
     ("lost by shuffled codes, dB", "control/shuffled_delta_psnr_db/t1", "{:.1f}".format),
-    ("pairs/s", "speed/pairs_per_second", "{:.0f}".format),
+    ("labelled and redrawn, pairs/s", "speed/pairs_per_second", "{:.0f}".format),
+    ("trained, pairs/s", "speed/trained_pairs_per_second", "{:.0f}".format),
 )
+
+WIDE = 6
+"""More groups than this stand in rows, not in columns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +95,13 @@ def compare(
     split: str = "test",
     *,
     device: str = "auto",
+    failed: Mapping[str, str] | None = None,
     notify: Callable[[str], None] = print_line,
 ) -> list[Group]:
-    """Judges runs on the same pairs and writes ``comparison.html``, ``comparison.json`` and a report of each run.
+    """Judges runs on the same pairs.
+
+    Writes ``comparison.html``, its table as ``comparison.md``, all figures as ``comparison.json``, the pictures, and a
+    report of each run.
 
     A report that is there already, of the same checkpoint on the same recording, is not made again.
 
@@ -103,12 +111,16 @@ def compare(
         out: folder to write to.
         split: ``train``, ``val`` or ``test``.
         device: where to run the models.
+        failed: why further runs are not there, by name: it is said on the page.
         notify: told in one line each what is judged.
 
     Raises:
         CheckpointError: a run has no readable checkpoint.
-        DataError: a run was trained on what another is judged on, or runs cannot be told apart.
+        DataError: there is no run, one was trained on what another is judged on, or they cannot be told apart.
     """
+    if not folders:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in (failed or {}).items())
+        raise DataError(f"there is no run to compare{': ' * bool(reasons)}{reasons}")
     names = run_names(folders)
     paths = [folder / "best.pt" if folder.is_dir() else folder for folder in folders]
     checkpoints = [load_checkpoint(path, device) for path in paths]
@@ -123,9 +135,12 @@ def compare(
             found = evaluate(checkpoint, store, split, notify=lambda _: None)
             write_report(report, checkpoint, found, history)
             metrics = found.metrics
+        speeds = [line["train/speed/pairs_per_s"] for line in history if "train/speed/pairs_per_s" in line]
+        if speeds:
+            metrics = metrics | {"speed/trained_pairs_per_second": float(np.median(speeds))}
         runs.append(JudgedRun(name, checkpoint, metrics, history))
     groups = grouped(runs)
-    write_comparison(out, groups, store, split)
+    write_comparison(out, groups, store, split, failed or {})
     return groups
 
 
@@ -177,11 +192,21 @@ def grouped(runs: Sequence[JudgedRun]) -> list[Group]:
         for key in SEED_KEYS:
             each.pop(key, None)
     differing = sorted({key for each in settings for key in each if any(o.get(key) != each[key] for o in settings)})
-    groups: dict[str, list[JudgedRun]] = {}
+    # Where another plugin is named, its options differ too; the name alone is enough, if it tells the groups apart.
+    swapped = [key.removesuffix("name") for key in differing if key.startswith("model.") and key.endswith(".name")]
+    brief = [key for key in differing if key.endswith(".name") or not key.startswith(tuple(swapped))]
+    groups: dict[str, tuple[str, list[JudgedRun]]] = {}
     for run, each in zip(runs, settings, strict=True):
-        label = ", ".join(f"{key}={each[key]}" for key in differing if key in each) or "all runs"
-        groups.setdefault(label, []).append(run)
-    return [Group(label, members) for label, members in groups.items()]
+        whole, short = (
+            ", ".join(f"{key.removesuffix('.name').removeprefix('model.')}={each[key]}" for key in keys if key in each)
+            for keys in (differing, brief)
+        )
+        groups.setdefault(whole, (short, []))[1].append(run)
+    shorts = [short for short, _ in groups.values()]
+    return [
+        Group((short if shorts.count(short) == 1 else whole) or "all runs", members)
+        for whole, (short, members) in groups.items()
+    ]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -193,6 +218,11 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + key] = value
     return found
+
+
+def comparison_header() -> Row:
+    """Names of the columns of :func:`comparison_rows`."""
+    return ("what differs", "runs", "parameters", *(label for label, _, _ in COLUMNS))
 
 
 def comparison_rows(groups: Sequence[Group]) -> list[Row]:
@@ -212,11 +242,15 @@ def comparison_rows(groups: Sequence[Group]) -> list[Row]:
     return rows
 
 
-def write_comparison(out: Path, groups: Sequence[Group], store: FrameStore, split: str) -> Path:
+def write_comparison(
+    out: Path, groups: Sequence[Group], store: FrameStore, split: str, failed: Mapping[str, str]
+) -> Path:
     """Writes the table, the curves and the pictures; returns the path of ``comparison.html``."""
     out.mkdir(parents=True, exist_ok=True)
     runs = [run for group in groups for run in group.runs]
+    measures = {label: [group.figures(name) for group in groups] for label, name, _ in COLUMNS}
     images = {
+        "measures.png": figures.plot_groups([group.label for group in groups], measures),
         "curves.png": figures.plot_runs({run.name: run.history for run in runs}),
         "pictures.png": png_bytes(pictures(runs, store, split)),
     }
@@ -234,8 +268,13 @@ def write_comparison(out: Path, groups: Sequence[Group], store: FrameStore, spli
     page = Page(images)
     page.heading("Figures", "figures")
     page.text(f"Judged on the same pairs of the split '{split}'. Mean and standard deviation are over seeds.")
-    header = ("what differs", "runs", "parameters", *(label for label, _, _ in COLUMNS))
-    page.table(header, comparison_rows(groups))
+    table = [comparison_header(), *comparison_rows(groups)]
+    write_text(out / "comparison.md", markdown(table))
+    header, *rows = table if len(groups) > WIDE else list(zip(*table, strict=True))
+    page.table(header, rows)
+    for name, reason in failed.items():
+        page.add(f"<p class=note>Missing: {html.escape(name)}: {html.escape(reason)}</p>")
+    page.picture("measures.png", "each measure by group, one dot a run")
     links = ", ".join(f'<a href="{html.escape(run.name)}/report.html">{html.escape(run.name)}</a>' for run in runs)
     page.add(f"<p>Reports of the runs: {links}.</p>")
     page.heading("Training", "training")
@@ -248,6 +287,12 @@ def write_comparison(out: Path, groups: Sequence[Group], store: FrameStore, spli
     path = out / "comparison.html"
     write_text(path, html_page("Latent actions: comparison", "", page))
     return path
+
+
+def markdown(table: Sequence[Row]) -> str:
+    """A table, of which the first row is the header, as Markdown."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]]) + "\n"
 
 
 def common(group: Group) -> set[str]:

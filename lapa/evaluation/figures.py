@@ -167,18 +167,38 @@ def plot_runs(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     return _png(figure)
 
 
+def plot_groups(labels: Sequence[str], measures: Mapping[str, Sequence[np.ndarray]]) -> bytes:
+    """Each measure of each group: one panel a measure, one row a group, one dot a run."""
+    shown = {name: groups for name, groups in measures.items() if any(len(values) for values in groups)}
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    places = np.arange(len(labels))
+    figure, panels = _axes(columns, 12, lines * (0.9 + 0.28 * len(labels)), rows=lines, sharey=True, squeeze=False)
+    for axes, (name, groups) in zip(panels.flat, shown.items(), strict=False):
+        for place, values in zip(places, groups, strict=True):
+            axes.plot(values, np.full(len(values), place), "o", color=BLUE, markersize=4)
+        axes.set_title(name, fontsize=9)
+        axes.grid(axis="y", linewidth=0.5)
+        axes.tick_params(labelsize=8)
+        axes.set_yticks(places, labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+    for axes in panels.flat[len(shown) :]:
+        axes.axis("off")
+    return _png(figure)
+
+
 def _colours(count: int) -> list[Any]:
     from matplotlib import colormaps
 
     return [colormaps["tab10"](index % 10) for index in range(count)]
 
 
-def _axes(columns: int = 1, width: float = 9, height: float = 3.2, **grid: Any) -> tuple[Any, Any]:
+def _axes(columns: int = 1, width: float = 9, height: float = 3.2, rows: int = 1, **grid: Any) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    axes = figure.subplots(1, columns, **grid)
-    for each in np.atleast_1d(axes):
+    axes = figure.subplots(rows, columns, **grid)
+    for each in np.atleast_1d(axes).flat:
         each.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -202,7 +202,7 @@ def gallery(drawn: Drawn, codes: CodeJudgement, code: int) -> bytes:
     chosen = examples(drawn, rows)
     marked = [to_rgb(example.next) for example in chosen]
     marked = [
-        outline(picture, codes.centres, np.argwhere(drawn.codes[row] == code).tolist())
+        outline(picture, codes, np.argwhere(drawn.codes[row] == code).tolist())
         for picture, row in zip(marked, rows, strict=True)
     ]
     cells = [[to_rgb(e.current) for e in chosen], marked, [difference_image(e.next, e.current) for e in chosen]]
@@ -216,7 +216,7 @@ def counterfactual_sheet(codes: CodeJudgement) -> np.ndarray:
         pictures = [to_rgb(each.current), to_rgb(each.drawn)]
         changes = [difference_image(each.current, each.current), difference_image(each.drawn, each.current)]
         for picture, place in zip(each.alternatives, each.places, strict=True):
-            pictures.append(outline(to_rgb(picture), codes.centres, [place]))
+            pictures.append(outline(to_rgb(picture), codes, [place]))
             changes.append(difference_image(picture, each.drawn))
         columns += [pictures, changes]
     stands_for = code_names(codes.events) if codes.events else {}
@@ -234,11 +234,13 @@ def code_names(events: CodeEvents) -> dict[int, str]:
     }
 
 
-def outline(picture: np.ndarray, centres: np.ndarray | None, places: Sequence[Sequence[int]]) -> np.ndarray:
-    """The picture with some places (row, column) of the grid outlined; without, if every place sees all of it."""
-    if centres is None:
+def outline(picture: np.ndarray, codes: CodeJudgement, where: Sequence[Sequence[int]]) -> np.ndarray:
+    """The picture with places of codes (row, column) outlined; without, if every place sees all of it."""
+    if codes.centres is None:
         return picture
-    return outlined(picture, np.array([centres[tuple(place)] for place in places]), centres.shape[:2])
+    per_place = codes.use.counts.shape[1] // codes.centres.shape[1]
+    centres = np.array([codes.centres[row, column // per_place] for row, column in where])
+    return outlined(picture, centres, codes.centres.shape[:2])
 
 
 # Text

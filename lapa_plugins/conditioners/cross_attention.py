@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa.contracts import Conditioner
 from lapa.errors import ConfigError
+from lapa.layers import sine_positions
 
 
 class CrossAttentionConditioner(Conditioner):
@@ -48,17 +47,3 @@ class CrossAttentionConditioner(Conditioner):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3)  # (B, heads, h*w, F/heads)
-
-
-def sine_positions(x: Tensor) -> Tensor:
-    """(F, h, w) sine positions in [-1, 1] for features (B, F, h, w): half of the channels say the row, half the column.
-
-    Rows and columns are counted in [0, 1], so that a place means the same on grids of different sizes.
-    """
-    width, rows, columns = x.shape[1:]
-    quarter = width // 4
-    frequency = math.pi * torch.exp2(torch.arange(quarter, device=x.device) * (5.0 / max(quarter - 1, 1)))
-    angles = [((torch.arange(count, device=x.device) + 0.5) / count)[:, None] * frequency for count in (rows, columns)]
-    row, column = (torch.cat([angle.sin(), angle.cos()], dim=1).T for angle in angles)  # (F/2, h) and (F/2, w)
-    grid = torch.cat([row[:, :, None].expand(-1, -1, columns), column[:, None, :].expand(-1, rows, -1)])
-    return grid.to(x.dtype)

@@ -6,16 +6,15 @@ import dataclasses
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lapa.contracts import Conditioner
+from lapa.layers import spread
 
 
 class FilmConditioner(Conditioner):
     """Scales and shifts the features, place by place, by what the latent says (Perez et al. 2018, section 2).
 
-    A latent grid of another size is first spread over the features' grid by nearest neighbour, so one
-    token steers the whole frame.
+    A latent grid of another size is first spread over the features' grid, so one token steers the whole frame.
     """
 
     @dataclasses.dataclass(frozen=True)
@@ -28,7 +27,5 @@ class FilmConditioner(Conditioner):
         self.modulation = nn.Conv2d(latent_dim, 2 * features, 1)
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
-        if latent.shape[-2:] != features.shape[-2:]:
-            latent = F.interpolate(latent, size=features.shape[-2:], mode="nearest")
-        scale, shift = self.modulation(latent).chunk(2, dim=1)  # (B, 2F, h, w) -> twice (B, F, h, w)
+        scale, shift = self.modulation(spread(latent, features)).chunk(2, dim=1)  # (B, 2F, h, w) -> twice (B, F, h, w)
         return torch.relu(features + (1 + scale) * self.mix(features) + shift)

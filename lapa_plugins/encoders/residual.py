@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from typing import Literal
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from lapa.contracts import Encoder
-from lapa.layers import PairInput, check_widths, down_block, halved
+from lapa.layers import down_block
+from lapa_plugins.encoders.halving import HalvingConfig, HalvingEncoder
 
 
-class ResidualEncoder(Encoder):
+class ResidualEncoder(HalvingEncoder):
     """Strided convolutions with residual blocks between them (He et al. 2016, section 3.2)."""
 
     @dataclasses.dataclass(frozen=True)
-    class Config:
+    class Config(HalvingConfig):
         """Options of ``residual``.
 
         Attributes:
-            channels: the width after each halving.
-            num_blocks: residual blocks after each.
-            sees: both ``frames``, or their ``difference`` alone.
+            num_blocks: residual blocks after each halving.
         """
 
         channels: tuple[int, ...] = (32, 64, 128, 256, 256)
         num_blocks: int = 1
-        sees: Literal["frames", "difference"] = "frames"
 
         def __post_init__(self) -> None:
-            check_widths(self.channels)
+            super().__post_init__()
             if self.num_blocks < 0:
                 raise ValueError("num_blocks: must not be negative")
 
     def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
-        super().__init__()
-        self.pair = PairInput(config.sees, channels)
-        widths = (self.pair.channels, *config.channels)
-        self.depth = len(config.channels)
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths):
-            layers.append(down_block(before, after))
-            layers.extend(ResidualBlock(after) for _ in range(config.num_blocks))
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], latent_dim, 1))
+        self.num_blocks = config.num_blocks
+        super().__init__(config, channels=channels, latent_dim=latent_dim)
 
-    def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
-        return halved(frame_size, self.depth)
-
-    def forward(self, current: Tensor, next: Tensor) -> Tensor:
-        return self.layers(self.pair(current, next))  # (B, 2C or C, H, W) -> (B, D, h, w)
+    def stage(self, before: int, after: int) -> Iterable[nn.Module]:
+        yield down_block(before, after)
+        for _ in range(self.num_blocks):
+            yield ResidualBlock(after)
 
 
 class ResidualBlock(nn.Module):

@@ -1,83 +1,162 @@
-"""What the quantizers with an explicit codebook share: nearest codes, usage, re-seeding."""
+"""What the quantizers with an explicit codebook share: nearest codes, gradients, usage, re-seeding."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from abc import abstractmethod
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa import distributed
-from lapa.contracts import Quantizer
+from lapa.contracts import Quantized, Quantizer
+
+KMEANS_ROUNDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class CodebookConfig:
+    """Options that all quantizers with a codebook have.
+
+    Attributes:
+        num_codes: K.
+        commitment: weight of the term that moves encodings to codes.
+        distance: ``euclidean``, or ``cosine``: encodings and codes are brought to length 1 first.
+        code_dim: encodings are projected to so few dimensions before they are looked up, and back after (Yu et al.
+            2021, section 3.2); 0 looks them up as they are.
+        start: on the first batch, codes are a ``sample`` of its encodings, or their ``kmeans`` centres.
+        gradient: how it passes the quantizer: ``straight_through`` as it is, or by the ``rotation`` that takes the
+            encoding to its code (Fifty et al. 2024, section 4).
+        reseed_below: re-seed codes used less than this share of the mean, not only unused ones.
+        reseed_by_error: re-seed codes onto encodings that are far from any code, rather than onto any.
+    """
+
+    num_codes: int = 256
+    commitment: float = 0.25
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    code_dim: int = 0
+    start: Literal["sample", "kmeans"] = "sample"
+    gradient: Literal["straight_through", "rotation"] = "straight_through"
+    reseed_below: float = 0.0
+    reseed_by_error: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_codes < 2:
+            raise ValueError(f"num_codes: needs at least 2, not {self.num_codes}")
+        if not 0 <= self.reseed_below < 1:
+            raise ValueError(f"reseed_below: must be a share in [0, 1), not {self.reseed_below}")
+        if self.commitment < 0:
+            raise ValueError(f"commitment: must not be negative, as {self.commitment} is")
+        if self.code_dim < 0:
+            raise ValueError(f"code_dim: must be 0 (as wide as the latent) or more, not {self.code_dim}")
 
 
 class CodebookQuantizer(Quantizer):
-    """A table of K code vectors of width D; each encoding becomes its nearest one.
+    """A table of K code vectors; each encoding becomes its nearest one.
 
     ``used`` counts how often each code was chosen since the last re-seeding. The first training batch
     spreads the codes over real encodings, so that none starts where no encoding ever comes.
 
-    Args:
-        num_codes: K.
-        latent_dim: D.
-        reseed_below: codes used less than this share of the mean are re-seeded too, not only unused ones.
-        reseed_by_error: draw the encodings in proportion to their squared distance from the nearest code, as k-means++
-            does (Arthur and Vassilvitskii 2007, section 2.2), so that codes go where they are missing; else evenly.
+    Subclasses make ``codebook``, (K, :attr:`width`), and say what moves it.
     """
 
     codebook: Tensor
     used: Tensor
     started: Tensor
 
-    def __init__(
-        self, num_codes: int, latent_dim: int, *, reseed_below: float = 0.0, reseed_by_error: bool = False
-    ) -> None:
+    def __init__(self, config: CodebookConfig, *, latent_dim: int) -> None:
         super().__init__()
-        self._num_codes = num_codes
-        self._reseed_below = reseed_below
-        self._reseed_by_error = reseed_by_error
-        self.register_buffer("used", torch.zeros(num_codes, dtype=torch.int64))
+        self.options = config
+        self.width = config.code_dim or latent_dim
+        self.down = nn.Linear(latent_dim, self.width) if config.code_dim else nn.Identity()
+        self.up = nn.Linear(self.width, latent_dim) if config.code_dim else nn.Identity()
+        self.register_buffer("used", torch.zeros(config.num_codes, dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
     @property
     def num_codes(self) -> int:
-        return self._num_codes
+        return self.options.num_codes
 
-    @property
-    def bits(self) -> float:
-        return math.log2(self.num_codes)
+    @abstractmethod
+    def losses(self, flat: Tensor, chosen: Tensor, distances: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Weight and term of each loss by name, from encodings (N, d), their codes' vectors, and (N, K) distances."""
+
+    def collect(self, flat: Tensor, codes: Tensor) -> None:
+        """Sees the encodings (N, d) of a training batch and their codes (N,)."""
+
+    def forward(self, latent: Tensor) -> Quantized:
+        with torch.autocast(latent.device.type, enabled=False):
+            flat = self.encodings(latent)
+            if self.training:
+                self.start_from(flat.detach())
+            distances, codes = self.nearest(flat)
+            chosen = F.embedding(codes, self.vectors())
+            terms = self.losses(flat, chosen, distances)
+            if self.training:
+                self.used += distributed.summed(torch.bincount(codes, minlength=self.num_codes))
+                self.collect(flat.detach(), codes)
+            quantized = self.up(pass_gradient(flat, chosen, self.options.gradient))
+            loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        return Quantized(
+            latent=unflatten(quantized, latent).movedim(-1, 1),
+            codes=unflatten(codes, latent),
+            loss=loss,
+            metrics={name: term.detach() for name, (_, term) in terms.items()},
+        )
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
-        return F.embedding(codes, self.codebook).movedim(-1, 1)  # (B, h, w) -> (B, D, h, w)
+        return self.up(F.embedding(codes, self.vectors())).movedim(-1, 1)  # (B, h, w) -> (B, D, h, w)
+
+    def encodings(self, latent: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B*h*w, d), projected and brought to length 1 where the options say so."""
+        flat = self.down(full_precision(flatten(latent)))
+        return F.normalize(flat, dim=1) if self.options.distance == "cosine" else flat
+
+    def vectors(self) -> Tensor:
+        """(K, d), the codes as encodings are compared with them."""
+        return F.normalize(self.codebook, dim=1) if self.options.distance == "cosine" else self.codebook
 
     def nearest(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distances (N, K) of encodings (N, D) to codes, less each encoding's own norm; their argmin."""
-        distances = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
+        """Squared distances (N, K) of encodings (N, d) to codes, less each encoding's own norm; their argmin."""
+        vectors = self.vectors()
+        distances = vectors.square().sum(1) - 2 * flat @ vectors.T
         return distances, distances.argmin(1)
 
     def margin(self, latent: Tensor) -> Tensor:
         # By the triangle inequality, half the gap between the nearest and the second nearest code.
-        flat = flatten(latent)
-        nearest = torch.cdist(flat, self.codebook.to(flat.dtype)).topk(2, dim=1, largest=False).values
-        return unflatten((nearest[:, 1] - nearest[:, 0]) / 2, latent)
+        flat = self.encodings(latent)
+        nearest = torch.cdist(flat, self.vectors().to(flat.dtype)).topk(2, dim=1, largest=False).values
+        margin = (nearest[:, 1] - nearest[:, 0]) / 2
+        if self.options.distance == "cosine":
+            # Bringing two vectors to length 1 brings them apart by at most 2 / length times their distance.
+            margin = margin * self.down(flatten(latent)).norm(dim=1) / 2
+        if isinstance(self.down, nn.Linear):
+            margin = margin / torch.linalg.matrix_norm(self.down.weight, 2)
+        return unflatten(margin, latent)
 
     @torch.no_grad()
     def start_from(self, flat: Tensor) -> None:
-        """On the first training batch, puts every code on an encoding (N, D) drawn from it."""
+        """On the first training batch, puts every code on an encoding (N, d) drawn from it, or on their centres."""
         if not self.started:
             flat = distributed.gathered_rows(flat)
             self._move(torch.arange(self.num_codes, device=flat.device), flat, flat.new_ones(len(flat)))
+            if self.options.start == "kmeans":
+                self.place(slice(None), kmeans(flat, self.codebook, KMEANS_ROUNDS))
             self.started.fill_(True)
 
     @torch.no_grad()
     def reseed_unused(self, latent: Tensor) -> int:
-        rare = self.used < self._reseed_below * self.used.sum() / self.num_codes
+        rare = self.used < self.options.reseed_below * self.used.sum() / self.num_codes
         unused = ((self.used == 0) | rare).nonzero().squeeze(1)
         if len(unused):
-            flat = distributed.gathered_rows(full_precision(flatten(latent)))
+            flat = distributed.gathered_rows(self.encodings(latent))
             weights = flat.new_ones(len(flat))
-            if self._reseed_by_error:
+            if self.options.reseed_by_error:
+                # In proportion to the squared distance from the nearest code, as k-means++ does (Arthur and
+                # Vassilvitskii 2007, section 2.2): codes go where they are missing.
                 distances, codes = self.nearest(flat)
                 error = distances.gather(1, codes[:, None]).squeeze(1) + flat.square().sum(1)
                 weights = error.clamp(min=1e-12)  # rounding can make it negative; and each must stay possible
@@ -86,36 +165,54 @@ class CodebookQuantizer(Quantizer):
         return len(unused)
 
     def _move(self, which: Tensor, flat: Tensor, weights: Tensor) -> None:
-        """Puts the codes ``which`` on encodings drawn from ``flat`` (N, D) by ``weights``, the same on all ranks."""
+        """Puts the codes ``which`` on encodings drawn from ``flat`` (N, d) by ``weights``, the same on all ranks."""
         # No two codes on one encoding, if there are enough.
         drawn = torch.multinomial(weights, len(which), replacement=len(flat) < len(which))
-        self.codebook[which] = flat[distributed.broadcast(drawn)].to(self.codebook.dtype)
+        self.place(which, flat[distributed.broadcast(drawn)])
 
-    @torch.no_grad()
-    def usage_metrics(self, codes: Tensor) -> dict[str, Tensor]:
-        """Perplexity and number of codes of a batch ``codes`` (N,); in training, of all ranks' batches together.
-
-        Training counts them into ``used``.
-        """
-        counts = torch.bincount(codes, minlength=self.num_codes)
-        if self.training:
-            counts = distributed.summed(counts)
-            self.used += counts
-        share = counts / counts.sum()
-        perplexity = torch.special.entr(share).sum().exp()
-        return {"perplexity": perplexity, "codes_used": (counts > 0).sum()}
+    def place(self, which: Tensor | slice, vectors: Tensor) -> None:
+        """Puts the codes ``which`` on ``vectors``."""
+        self.codebook[which] = vectors.to(self.codebook.dtype)
 
 
-def check_codebook(num_codes: int, reseed_below: float) -> None:
-    """Checks the options that the quantizers share.
+def pass_gradient(flat: Tensor, chosen: Tensor, how: str) -> Tensor:
+    """The codes' vectors (N, d), with a gradient for the encodings (N, d)."""
+    if how == "straight_through":
+        return flat + (chosen - flat).detach()
+    # The rotation of the encoding's direction e onto the code's q, as two reflections, is x - 2 r (r x) + 2 q (e x)
+    # with r = (e + q) / |e + q|; it and the change of length are held fixed.
+    with torch.no_grad():
+        e, q = F.normalize(flat, dim=1), F.normalize(chosen, dim=1)
+        r = F.normalize(e + q, dim=1)
+        scale = chosen.norm(dim=1, keepdim=True) / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    turned = flat - 2 * r * (r * flat).sum(1, keepdim=True) + 2 * q * (e * flat).sum(1, keepdim=True)
+    turned = scale * turned
+    return turned + (chosen - turned).detach()  # exact also where rounding, or an encoding of length 0, is not
 
-    Raises:
-        ValueError: fewer than two codes, or a share outside [0, 1).
+
+def kmeans(points: Tensor, centres: Tensor, rounds: int) -> Tensor:
+    """Lloyd's algorithm on points (N, d) from centres (K, d); a centre that wins no point stays."""
+    for _ in range(rounds):
+        chosen = F.one_hot(torch.cdist(points, centres).argmin(1), len(centres)).to(points.dtype)  # (N, K)
+        counts = chosen.sum(0)[:, None]
+        centres = torch.where(counts > 0, chosen.T @ points / counts.clamp_min(1), centres)
+    return centres
+
+
+def assignment_entropy_loss(soft: Tensor) -> Tensor:
+    """Of soft assignments (N, K): lowers the entropy of each and raises that of their mean, over all ranks.
+
+    An argmin has no gradient, soft assignments do (Yu et al. 2023, equation 6).
     """
-    if num_codes < 2:
-        raise ValueError(f"num_codes: needs at least 2, not {num_codes}")
-    if not 0 <= reseed_below < 1:
-        raise ValueError(f"reseed_below: must be a share in [0, 1), not {reseed_below}")
+    soft = soft.clamp_min(torch.finfo(soft.dtype).tiny)  # at 0 the entropy's slope is infinite
+    each = torch.special.entr(soft).sum(-1).mean()
+    mean = torch.special.entr(distributed.mean_with_gradient(soft.mean(0))).sum(-1).mean()
+    return each - mean
+
+
+def normal_codebook(num_codes: int, width: int) -> Tensor:
+    """(K, d), drawn so that codes have about length 1."""
+    return torch.randn(num_codes, width) / math.sqrt(width)
 
 
 def flatten(latent: Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""What the convolutional encoders share: each stage halves the frames."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from lapa.contracts import Encoder
+from lapa.layers import PairInput, check_widths, halved
+
+
+@dataclasses.dataclass(frozen=True)
+class HalvingConfig:
+    """Options that all of them have.
+
+    Attributes:
+        channels: the width after each halving.
+        sees: both ``frames``, or their ``difference`` alone.
+    """
+
+    channels: tuple[int, ...]
+    sees: Literal["frames", "difference"] = "frames"
+
+    def __post_init__(self) -> None:
+        check_widths(self.channels)
+
+
+class HalvingEncoder(Encoder):
+    """Two frames stacked on channels, or their difference; stages that halve them; 1x1 to the latent width."""
+
+    def __init__(self, config: HalvingConfig, *, channels: int, latent_dim: int) -> None:
+        super().__init__()
+        self.options = config
+        self.pair = PairInput(config.sees, channels)
+        widths = (self.pair.channels, *config.channels)
+        stages = (self.stage(before, after) for before, after in itertools.pairwise(widths))
+        self.layers = nn.Sequential(*itertools.chain(*stages), *self.last(), nn.Conv2d(widths[-1], latent_dim, 1))
+
+    @abstractmethod
+    def stage(self, before: int, after: int) -> Iterable[nn.Module]:
+        """Layers that halve height and width, rounding up, and change the channels."""
+
+    def last(self) -> Iterable[nn.Module]:
+        """Layers after the stages."""
+        return ()
+
+    def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        return halved(frame_size, len(self.options.channels))
+
+    def forward(self, current: Tensor, next: Tensor) -> Tensor:
+        return self.layers(self.pair(current, next))  # (B, 2C or C, H, W) -> (B, D, h, w)

@@ -1,0 +1,106 @@
+"""Every encoder with every quantizer and every conditioner: built by name, trained, saved, labelling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lapa import registry
+from lapa.checkpoint import load_checkpoint, save_checkpoint
+from lapa.config import Config, load_config
+from lapa.data.frames import FrameFormat, prepare, to_float
+from lapa.errors import DataError
+from lapa.labelling import label
+from lapa.losses import loss_terms, loss_weights, weighted_sum
+from lapa.model import LatentActionModel
+
+STEPS = 20
+FORMAT = FrameFormat(40, 32)  # of the toy
+ENCODERS, QUANTIZERS, CONDITIONERS = (
+    members.names() for members in (registry.encoders, registry.quantizers, registry.conditioners)
+)
+
+
+def configured(encoder: str, quantizer: str, conditioner: str, *overrides: str) -> Config:
+    names = {"encoder": encoder, "quantizer": quantizer, "conditioner": conditioner}
+    return load_config("debug", overrides=[*(f"model.{role}.name={name}" for role, name in names.items()), *overrides])
+
+
+def train(config: Config, frames: np.ndarray) -> tuple[LatentActionModel, list[float], dict[str, bool]]:
+    """The model after some steps on one batch, the loss before each, and which parts got a gradient."""
+    torch.manual_seed(0)
+    model = LatentActionModel(config.model, FORMAT)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    inputs = to_float(prepare(torch.from_numpy(frames), FORMAT))
+    current, following = inputs[:-1], inputs[1:]
+    losses, moved = [], dict.fromkeys(("encoder", "quantizer", "decoder.conditioner", "decoder.upsampler"), False)
+    for step in range(STEPS):
+        progress = step / STEPS
+        model.quantizer.anneal(progress)
+        optimizer.zero_grad()
+        terms = loss_terms(model(current, following), current, following, config.loss, progress)
+        loss = weighted_sum(terms, loss_weights(config.loss, progress))
+        loss.backward()
+        for name in moved:
+            parameters = list(model.get_submodule(name).parameters())
+            # The moving averages of ``ema`` learn without a gradient.
+            moved[name] |= not parameters or any(p.grad is not None and bool(p.grad.any()) for p in parameters)
+        optimizer.step()
+        model.quantizer.update()
+        losses.append(float(terms["reconstruction"].detach()))
+    return model.eval(), losses, moved
+
+
+def check(config: Config, frames: np.ndarray, folder: Path) -> None:
+    """Trains; then codes, checkpoint and labels must survive."""
+    model, losses, moved = train(config, frames)
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3]), losses
+    assert all(moved.values()), moved
+    path = folder / "best.pt"
+    save_checkpoint(path, model, config, split={"train": ["0"]}, step=STEPS, metrics={})
+    again = load_checkpoint(path, "cpu").model
+    assert sorted(again.state_dict()) == sorted(model.state_dict())
+    pair = [torch.from_numpy(part) for part in (frames[:-1], frames[1:])]
+    if model.quantizer.num_codes is None:
+        with pytest.raises(DataError, match="continuous"):
+            label(again, *pair)
+        return
+    codes = label(again, *pair)
+    assert codes.shape == (16, *model.code_grid)
+    assert torch.equal(codes, label(model, *pair))
+    assert torch.equal(codes[3], label(again, frames[3], frames[4]))
+    with torch.inference_mode():
+        current, following = (to_float(prepare(part, FORMAT)) for part in pair)
+        quantized = again.quantizer(again.encode(current, following))
+        torch.testing.assert_close(again.quantizer.codes_to_latent(codes), quantized.latent, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(again.decode(current, codes), again(current, following).prediction)
+
+
+@pytest.mark.parametrize("conditioner", CONDITIONERS)
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_combination_trains_saves_and_labels(
+    encoder: str, quantizer: str, conditioner: str, toy_frames: np.ndarray, tmp_path: Path
+) -> None:
+    check(configured(encoder, quantizer, conditioner), toy_frames, tmp_path)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize(
+    ("encoder", "quantizer", "conditioner"),
+    [
+        *((name, "vq", "film") for name in ENCODERS),
+        *(("conv", name, "film") for name in QUANTIZERS),
+        *(("conv", "vq", name) for name in CONDITIONERS),
+    ],
+)
+def test_every_part_works_with_pooled_tokens(
+    encoder: str, quantizer: str, conditioner: str, tokens: int, toy_frames: np.ndarray, tmp_path: Path
+) -> None:
+    config = configured(encoder, quantizer, conditioner, f"model.tokens={tokens}")
+    model = LatentActionModel(config.model, FORMAT)
+    assert model.grid == (1, tokens)
+    check(config, toy_frames, tmp_path)
