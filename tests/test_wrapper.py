@@ -262,6 +262,6 @@ def test_without_a_checkpoint_it_takes_the_model_that_comes_with_the_package() -
     (_, infos), (_, expected) = play(env, 10), play(same, 10)
     for info, other in zip(infos, expected, strict=True):
         np.testing.assert_array_equal(info["latent_action"], other["latent_action"])
-    assert infos[1]["latent_action"].shape == (7, 5)
+    assert infos[1]["latent_action"].shape == (7, 10)
     env.close()
     same.close()

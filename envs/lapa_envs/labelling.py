@@ -51,7 +51,7 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         -1
         >>> info = env.step(env.action_space.sample())[-1]
         >>> info["latent_action"].shape
-        (7, 5)
+        (7, 10)
     """
 
     def __init__(

@@ -234,12 +234,16 @@ def code_names(events: CodeEvents) -> dict[int, str]:
     }
 
 
+def per_place(codes: CodeJudgement) -> int:
+    """n, the codes at each place of the latent grid; 1 where every place sees all, since then nothing is outlined."""
+    return 1 if codes.centres is None else codes.use.counts.shape[1] // codes.centres.shape[1]
+
+
 def outline(picture: np.ndarray, codes: CodeJudgement, where: Sequence[Sequence[int]]) -> np.ndarray:
     """The picture with places of codes (row, column) outlined; without, if every place sees all of it."""
     if codes.centres is None:
         return picture
-    per_place = codes.use.counts.shape[1] // codes.centres.shape[1]
-    centres = np.array([codes.centres[row, column // per_place] for row, column in where])
+    centres = np.array([codes.centres[row, column // per_place(codes)] for row, column in where])
     return outlined(picture, centres, codes.centres.shape[:2])
 
 
@@ -314,6 +318,8 @@ def add_codes(page: Page, codes: CodeJudgement, metrics: Mapping[str, float]) ->
         f"{codes.use.counts.shape[2]}: {metrics['codebook/bits_nominal']:.0f} bits nominally, at most "
         f"{metrics['codebook/bits_empirical']:.0f} by how the codes are used. The perplexity of a place is how many "
         "codes it uses, as if it used them evenly."
+        + " The codes of a place stand side by side."
+        * (per_place(codes) > 1)
     )
     page.picture("codes.png", "code use, and perplexity by place of the grid")
     if "code_map.png" in page.images:
