@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lapa.evaluation.codebook import code_map, code_use
+from lapa.evaluation.codebook import code_map, code_names, code_use, distinct
 
 
 def test_codebook_figures_of_known_counts() -> None:
@@ -61,3 +61,12 @@ def test_the_map_keeps_groups_of_code_vectors_together() -> None:
 
 def test_too_few_codes_have_no_map() -> None:
     assert code_map(np.eye(3)) is None
+
+
+def test_the_codes_of_a_place_are_told_apart() -> None:
+    codes = np.array([[[1, 1, 0, 3]], [[1, 2, 0, 3]]])  # two codes at each of two places
+    assert distinct(codes, 4, 2).tolist() == [[[1, 5, 0, 7]], [[1, 6, 0, 7]]]
+    metrics = code_use(codes, 4, 2).metrics()
+    assert (metrics["num_codes"], metrics["codes_used"], metrics["bits_nominal"]) == (8.0, 5.0, 8.0)
+    assert code_names(4, 2)[5:7] == ["2:1", "2:2"]
+    assert code_names(4, 1)[3] == "3"

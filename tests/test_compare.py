@@ -42,8 +42,8 @@ def test_seeds_are_grouped_and_what_differs_is_named(runs: list[Path], toys: Fra
     groups = compare(runs, toys, tmp_path / "out", device="cpu", notify=lambda _: None)
     assert [[run.name for run in group.runs] for group in groups] == [["a0", "a1"], ["b0"]]
     assert [group.label.split(",")[0] for group in groups] == [
-        "model.conditioner.name=film",
-        "model.conditioner.name=cross_attention",
+        "conditioner=film",
+        "conditioner=cross_attention",
     ]
     values = groups[0].figures("recon/gain_over_copy_db")
     assert len(values) == 2
@@ -54,7 +54,9 @@ def test_seeds_are_grouped_and_what_differs_is_named(runs: list[Path], toys: Fra
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert facts[groups[0].label]["mean"]["recon/gain_over_copy_db"] == pytest.approx(values.mean())
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"a0", "a1", "b0", "comparison.html", "comparison.json", "curves.png", "pictures.png"}
+    assert names == {"a0", "a1", "b0", "curves.png", "measures.png", "pictures.png"} | {
+        f"comparison.{kind}" for kind in ("html", "json", "md")
+    }
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert all(f'href="{name}/report.html"' in page for name in ("a0", "a1", "b0"))
 

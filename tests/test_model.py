@@ -59,7 +59,7 @@ def test_frames_of_any_size_come_back_in_exactly_that_size(preset, size, grid):
     with torch.no_grad():
         output = model(*frames(1, format))
     assert output.prediction.shape == (1, 1, *size)
-    assert output.quantized.codes.shape == (1, *model.grid)
+    assert output.quantized.codes.shape == (1, *model.code_grid)
     if preset == "breakout":
         assert model.grid == grid
 

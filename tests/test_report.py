@@ -15,6 +15,7 @@ from PIL import Image
 
 from lapa.checkpoint import Checkpoint
 from lapa.evaluation.association import associate
+from lapa.evaluation.codebook import code_names
 from lapa.evaluation.codes import CodeEvents
 from lapa.evaluation.evaluate import Evaluation
 from lapa.evaluation.pictures import DIFFERENCE, difference_image, movie, outlined, sheet
@@ -112,7 +113,7 @@ def planted_events() -> CodeEvents:
     codes[:100] = 3
     codes[100:400, 0, 0] = rng.choice([1, 2], 300, p=[0.7, 0.3])
     found = associate(codes, events, 5)
-    return CodeEvents(("paddle moves left", "wall bounce", "never"), events, found, found)
+    return CodeEvents(("paddle moves left", "wall bounce", "never"), code_names(5, 1), events, found, found)
 
 
 def test_the_report_answers_in_words() -> None:
@@ -128,7 +129,7 @@ def test_top_codes_are_chosen_in_training_and_judged_elsewhere() -> None:
     """A code that goes with an event by chance in training is shown with what it is elsewhere, and not named for it."""
     events = planted_events()
     judged = associate(np.full((1000, 1, 1), 3), events.happens, 5)
-    held_out = CodeEvents(events.names, events.happens, events.chosen_on, judged)
+    held_out = CodeEvents(events.names, events.code_names, events.happens, events.chosen_on, judged)
     assert event_codes(held_out)[0].codes == [3]
     assert event_sentences(held_out) == [
         "no code: paddle moves left (code 3 does not hold)",

@@ -13,19 +13,21 @@ class CodeUse:
     """How often each code stands at each place of the grid.
 
     Attributes:
-        counts: (h, w, K) int64.
+        counts: (h, w * n, n K) int64, the n codes of a place told apart by :func:`distinct`.
+        per_place: n.
     """
 
     counts: np.ndarray
+    per_place: int = 1
 
     @property
     def totals(self) -> np.ndarray:
-        """(K,) int64, over all places."""
+        """(n K,) int64, over all places."""
         totals: np.ndarray = self.counts.sum((0, 1))
         return totals
 
     def perplexities(self) -> np.ndarray:
-        """(h, w), the perplexity at each place: how many codes it uses, as if it used them evenly."""
+        """(h, w * n), the perplexity at each place: how many codes it uses, as if it used them evenly."""
         height, width, _ = self.counts.shape
         return np.array([[2 ** entropy_bits(self.counts[r, c]) for c in range(width)] for r in range(height)])
 
@@ -41,7 +43,7 @@ class CodeUse:
             "num_codes": float(num_codes),
             "codes_used": float((self.totals > 0).sum()),
             "perplexity": 2 ** entropy_bits(self.totals),
-            "bits_nominal": height * width * math.log2(num_codes),
+            "bits_nominal": height * width * math.log2(num_codes // self.per_place),
             "bits_empirical": float(np.log2(self.perplexities()).sum()),
             "place_codes_used_min": float(used.min()),
             "place_codes_used_max": float(used.max()),
@@ -50,12 +52,28 @@ class CodeUse:
         }
 
 
-def code_use(codes: np.ndarray, num_codes: int) -> CodeUse:
-    """Counts the codes (P, h, w) of P transitions."""
+def code_use(codes: np.ndarray, num_codes: int, per_place: int = 1) -> CodeUse:
+    """Counts the codes (P, h, w * n) of P transitions."""
     _, height, width = codes.shape
-    columns = codes.reshape(len(codes), -1).T
-    counts = np.stack([np.bincount(column, minlength=num_codes) for column in columns])
-    return CodeUse(counts.reshape(height, width, num_codes))
+    number = num_codes * per_place
+    columns = distinct(codes, num_codes, per_place).reshape(len(codes), -1).T
+    counts = np.stack([np.bincount(column, minlength=number) for column in columns])
+    return CodeUse(counts.reshape(height, width, number), per_place)
+
+
+def distinct(codes: np.ndarray, num_codes: int, per_place: int) -> np.ndarray:
+    """Tells the n codes of a place apart, for each means something of its own: (P, h, w * n) below K -> below n K."""
+    numbered: np.ndarray = codes.astype(np.int64) + num_codes * (np.arange(codes.shape[2]) % per_place)
+    return numbered
+
+
+def code_names(num_codes: int, per_place: int) -> list[str]:
+    """What people call each of the n K codes: its number, with a place's second one being such as "2:17"."""
+    return [
+        f"{level}:{code}" if per_place > 1 else str(code)
+        for level in range(1, per_place + 1)
+        for code in range(num_codes)
+    ]
 
 
 def entropy_bits(counts: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from lapa.errors import DataError
 from lapa.evaluation.association import Association, associate
 from lapa.evaluation.breakout.events import EVENTS, episode_events
 from lapa.evaluation.breakout.screen import ACTION_CLASSES, action_classes, is_breakout, rams, screen_state
-from lapa.evaluation.codebook import CodeUse, code_use
+from lapa.evaluation.codebook import CodeUse, code_names, code_use, distinct
 from lapa.evaluation.control import Counterfactual, controllability, counterfactual
 from lapa.evaluation.drawing import Drawn, batches
 from lapa.evaluation.probe import ProbeData, ProbeResult, probe_actions
@@ -45,12 +45,14 @@ class CodeEvents:
 
     Attributes:
         names: the events.
+        code_names: of the n K codes, as :func:`lapa.evaluation.codebook.distinct` numbers them.
         happens: (P, E) bool, on the judged pairs.
         chosen_on: on training episodes, from which top codes are chosen; the same as ``judged`` if there are none.
         judged: on the judged pairs, from which their figures come.
     """
 
     names: Sequence[str]
+    code_names: Sequence[str]
     happens: np.ndarray
     chosen_on: Association
     judged: Association
@@ -61,8 +63,10 @@ class CodeJudgement:
     """What was found of the codes.
 
     Attributes:
+        codes: (P, h, w * n), those of the judged pairs, the n codes of a place told apart.
+        names: (n K,) of the codes.
         use: how often each stands where.
-        vectors: (K, D), their latents.
+        vectors: (n K, D), their latents.
         centres: (h, w, 2), the pixel (x, y) about which each place of the grid looks; None where every place sees all.
         events: codes against events, where the recording shows any.
         probe: what they tell of the true action, where the recording has it.
@@ -70,6 +74,8 @@ class CodeJudgement:
         counterfactuals: some frames under other codes.
     """
 
+    codes: np.ndarray
+    names: Sequence[str]
     use: CodeUse
     vectors: np.ndarray
     centres: np.ndarray | None
@@ -94,7 +100,9 @@ def judge_codes(
     num_codes = model.quantizer.num_codes
     assert codes is not None
     assert num_codes is not None
-    use = code_use(codes, num_codes)
+    per_place = model.quantizer.codes_per_place
+    use, names_of_codes = code_use(codes, num_codes, per_place), code_names(num_codes, per_place)
+    told_apart, number = distinct(codes, num_codes, per_place), num_codes * per_place
     notify("rolling the decoder out under true, shuffled and random codes")
     metrics = named("codebook", use.metrics()) | named("control", controllability(model, drawn.pairs, codes))
     left_out = []
@@ -105,12 +113,12 @@ def judge_codes(
     if all(is_breakout(episode.truth, store.frame_size) for episode in episodes):
         notify("finding events")
         happens = np.concatenate([episode_events(store, episode) for episode in episodes])
-        judged = associate(codes, happens, num_codes)
+        judged = associate(told_apart, happens, number)
         chosen_on = judged
         if fitted is not None and fitted_codes is not None:
             seen = np.concatenate([episode_events(store, episode) for episode in fitted.episodes])
-            chosen_on = associate(fitted_codes, seen, num_codes)
-        events = CodeEvents(EVENTS, happens, chosen_on, judged)
+            chosen_on = associate(distinct(fitted_codes, num_codes, per_place), seen, number)
+        events = CodeEvents(EVENTS, names_of_codes, happens, chosen_on, judged)
     else:
         left_out.append("events: the recording is not Breakout at full size")
 
@@ -128,6 +136,8 @@ def judge_codes(
         metrics |= named("probe", probe.metrics)
         names = [action_name(int(label), episodes, store.frame_size) for label in probe.classes]
     judgement = CodeJudgement(
+        codes=told_apart,
+        names=names_of_codes,
         use=use,
         vectors=code_vectors(model, num_codes),
         centres=place_centres(model, drawn.pairs),
@@ -166,9 +176,12 @@ def label_all(model: LatentActionModel, pairs: PairDataset, batch_size: int) -> 
 
 
 def code_vectors(model: LatentActionModel, num_codes: int) -> np.ndarray:
-    """(K, D), the latent of each code; where a place has several, of a place that has the same one throughout."""
+    """(n K, D), the latent of each code; where a place has several, beside the first ones of the others."""
     device = next(model.parameters()).device
-    codes = torch.arange(num_codes, device=device)[:, None, None].expand(-1, 1, model.quantizer.codes_per_place)
+    per_place = model.quantizer.codes_per_place
+    number = torch.arange(num_codes * per_place, device=device)
+    codes = torch.zeros(len(number), 1, per_place, dtype=torch.int64, device=device)
+    codes[number, 0, number // num_codes] = number % num_codes
     with torch.inference_mode():
         latent = model.quantizer.codes_to_latent(codes)
     return latent.flatten(1).float().cpu().numpy()

@@ -129,9 +129,9 @@ def counterfactual(
         model: in eval mode.
         pairs: held-out pairs.
         row: which pair.
-        codes: (P, h, w), those of all pairs.
-        tried: the codes to try, each of which must stand somewhere.
-        counts: (h, w, K), how often each code stands at each place.
+        codes: (P, h, w * n), those of all pairs.
+        tried: the codes to try, each of which must stand somewhere, numbered as in ``counts``.
+        counts: (h, w * n, n K), how often each code stands at each place.
     """
     device = next(model.parameters()).device
     current = to_float(pairs[[row]].current).to(device)
@@ -147,7 +147,7 @@ def counterfactual(
         candidates = [divmod(int(place), counts.shape[1]) for place in frequent if counts[:, :, code].flat[place]]
         grids = np.repeat(codes[[row]], len(candidates), 0)
         for grid, place in zip(grids, candidates, strict=True):
-            grid[place] = code
+            grid[place] = code % (model.quantizer.num_codes or 1)
         pictures = draw(grids)
         most = int(np.square(pictures - own).sum((1, 2, 3)).argmax())
         places.append(candidates[most])

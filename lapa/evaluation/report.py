@@ -93,7 +93,10 @@ def facts(checkpoint: Checkpoint, evaluation: Evaluation) -> dict[str, Any]:
             found["events"] = {
                 "names": list(events.names),
                 "counts": events.judged.event_counts.tolist(),
-                "codes": {found.name: found.codes for found in tables.event_codes(events)},
+                "codes": {
+                    found.name: [events.code_names[code] for code in found.codes]
+                    for found in tables.event_codes(events)
+                },
                 "code_counts": events.judged.code_counts.tolist(),
                 "code_by_event": events.judged.counts.astype(int).tolist(),
                 "lift": tables.nan_free(events.judged.lift()),
@@ -127,7 +130,7 @@ def draw_images(evaluation: Evaluation, history: Sequence[Mapping[str, Any]]) ->
         images["control.png"] = figures.plot_control(metrics)
         images["counterfactuals.png"] = png_bytes(counterfactual_sheet(codes))
         if codes.events:
-            images |= {f"code_{code}.png": gallery(drawn, codes, code) for code in shown_codes(codes.events)}
+            images |= {gallery_file(codes, code): gallery(drawn, codes, code) for code in shown_codes(codes.events)}
         if codes.probe:
             images["confusion.png"] = figures.plot_confusion(codes.probe, codes.action_names)
             images["labels.png"] = figures.plot_label_efficiency(metrics)
@@ -194,15 +197,19 @@ def shown_codes(events: CodeEvents) -> list[int]:
     return [code for code in chosen if events.judged.code_counts[code]]
 
 
+def gallery_file(codes: CodeJudgement, code: int) -> str:
+    """The file of :func:`gallery`."""
+    return f"code_{codes.names[code].replace(':', '_')}.png"
+
+
 def gallery(drawn: Drawn, codes: CodeJudgement, code: int) -> bytes:
     """Transitions that have a code, at even distances, with the places of the grid where it stands outlined."""
-    assert drawn.codes is not None
-    having = np.flatnonzero((drawn.codes == code).any((1, 2)))
+    having = np.flatnonzero((codes.codes == code).any((1, 2)))
     rows = having[evenly_spaced(len(having), GALLERY)]
     chosen = examples(drawn, rows)
     marked = [to_rgb(example.next) for example in chosen]
     marked = [
-        outline(picture, codes, np.argwhere(drawn.codes[row] == code).tolist())
+        outline(picture, codes, np.argwhere(codes.codes[row] == code).tolist())
         for picture, row in zip(marked, rows, strict=True)
     ]
     cells = [[to_rgb(e.current) for e in chosen], marked, [difference_image(e.next, e.current) for e in chosen]]
@@ -219,13 +226,13 @@ def counterfactual_sheet(codes: CodeJudgement) -> np.ndarray:
             pictures.append(outline(to_rgb(picture), codes, [place]))
             changes.append(difference_image(picture, each.drawn))
         columns += [pictures, changes]
-    stands_for = code_names(codes.events) if codes.events else {}
-    names = [f"{code}: {stands_for.get(code, 'frequent')}" for code in codes.counterfactuals[0].codes]
+    stands_for = meanings(codes.events) if codes.events else {}
+    names = [f"{codes.names[code]} {stands_for.get(code, 'frequent')}" for code in codes.counterfactuals[0].codes]
     where = [name for each in codes.counterfactuals for name in (each.where, "change")]
     return sheet(list(zip(*columns, strict=True)), ["current", "its own codes", *names], where)
 
 
-def code_names(events: CodeEvents) -> dict[int, str]:
+def meanings(events: CodeEvents) -> dict[int, str]:
     """The event that each top code was chosen for, with a question mark where it does not hold."""
     return {
         code: found.name + "?" * (code not in found.holds)
@@ -234,16 +241,11 @@ def code_names(events: CodeEvents) -> dict[int, str]:
     }
 
 
-def per_place(codes: CodeJudgement) -> int:
-    """n, the codes at each place of the latent grid; 1 where every place sees all, since then nothing is outlined."""
-    return 1 if codes.centres is None else codes.use.counts.shape[1] // codes.centres.shape[1]
-
-
 def outline(picture: np.ndarray, codes: CodeJudgement, where: Sequence[Sequence[int]]) -> np.ndarray:
     """The picture with places of codes (row, column) outlined; without, if every place sees all of it."""
     if codes.centres is None:
         return picture
-    centres = np.array([codes.centres[row, column // per_place(codes)] for row, column in where])
+    centres = np.array([codes.centres[row, column // codes.use.per_place] for row, column in where])
     return outlined(picture, centres, codes.centres.shape[:2])
 
 
@@ -313,14 +315,18 @@ def render(checkpoint: Checkpoint, evaluation: Evaluation, images: Mapping[str, 
 def add_codes(page: Page, codes: CodeJudgement, metrics: Mapping[str, float]) -> None:
     """The sections on the codes."""
     page.heading("Codebook", "codes")
+    height, width, number = codes.use.counts.shape
+    nominal, by_use = (f"{metrics[f'codebook/bits_{kind}']:.0f}" for kind in ("nominal", "empirical"))
     page.text(
-        f"Each transition has a grid of {codes.use.counts.shape[0]} x {codes.use.counts.shape[1]} codes out of "
-        f"{codes.use.counts.shape[2]}: {metrics['codebook/bits_nominal']:.0f} bits nominally, at most "
-        f"{metrics['codebook/bits_empirical']:.0f} by how the codes are used. The perplexity of a place is how many "
+        f"Each transition has a grid of {height} x {width} codes out of {number // codes.use.per_place}: "
+        f"{nominal} bits nominally, at most {by_use} by how the codes are used. The perplexity of a place is how many "
         "codes it uses, as if it used them evenly."
-        + " The codes of a place stand side by side."
-        * (per_place(codes) > 1)
     )
+    if codes.use.per_place > 1:
+        page.text(
+            f"The {codes.use.per_place} codes of a place stand side by side, and count as different ones: 2:17 is code "
+            "17 where it is the second of its place."
+        )
     page.picture("codes.png", "code use, and perplexity by place of the grid")
     if "code_map.png" in page.images:
         page.text("The code vectors, laid out by t-SNE: near codes mean similar things to the decoder.")
@@ -346,10 +352,11 @@ def add_codes(page: Page, codes: CodeJudgement, metrics: Mapping[str, float]) ->
             "Transitions of the top codes, at even distances. The outline is about the centre of what the code's place "
             "in the grid sees; it sees further than that. A code with a question mark does not hold."
         )
-        stands_for = code_names(codes.events)
+        stands_for = meanings(codes.events)
         for place, code in enumerate(shown_codes(codes.events)):
-            page.add(f"<details{' open' if not place else ''}><summary>code {code}: {stands_for[code]}</summary>")
-            page.sheet(f"code_{code}.png", f"transitions with code {code}")
+            opened = "" if place else " open"
+            page.add(f"<details{opened}><summary>code {codes.names[code]}: {stands_for[code]}</summary>")
+            page.sheet(gallery_file(codes, code), f"transitions with code {codes.names[code]}")
             page.add("</details>")
 
     page.heading("Do the codes steer?", "control")

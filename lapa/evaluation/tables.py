@@ -180,7 +180,7 @@ def event_rows(events: CodeEvents) -> list[Row]:
             rows.append((*first, "none", "", "", "", "", ""))
         for code in found.codes:
             at = code, found.event
-            counts = (f"{code}", f"{judged.code_counts[code]}", f"{judged.counts[at]:.0f}")
+            counts = (events.code_names[code], f"{judged.code_counts[code]}", f"{judged.counts[at]:.0f}")
             times = f"{lift[at]:.1f}" if judged.code_counts[code] else "-"
             rows.append((*first, *counts, times, chance(p[at]), f"{nmi[at]:.3f}"))
             first = ("", "")
@@ -194,18 +194,20 @@ def event_sentences(events: CodeEvents) -> list[str]:
     for found in event_codes(events):
         if not found.holds:
             fails = f"do{'es' * (len(found.codes) == 1)} not hold"
-            sentences.append(f"no code: {found.name}" + (f" ({numbered(found.codes)} {fails})" if found.codes else ""))
+            chosen = numbered([events.code_names[code] for code in found.codes]) if found.codes else ""
+            sentences.append(f"no code: {found.name}" + (f" ({chosen} {fails})" if found.codes else ""))
             continue
         lifts = lift[found.holds, found.event]
         low, high = f"{lifts.min():.1f}", f"{lifts.max():.1f}"
         between = low if low == high else f"{low} to {high}"
-        sentences.append(f"{numbered(found.holds)}: {found.name} (lift {between})")
+        holding = numbered([events.code_names[code] for code in found.holds])
+        sentences.append(f"{holding}: {found.name} (lift {between})")
     return sentences
 
 
-def numbered(codes: Sequence[int]) -> str:
+def numbered(names: Sequence[str]) -> str:
     """Such as "codes 1, 2 and 3"."""
-    *others, last = map(str, codes)
+    *others, last = names
     return f"codes {', '.join(others)} and {last}" if others else f"code {last}"
 
 
