@@ -15,8 +15,9 @@ SOURCES := setup.cfg pyproject.toml constraints.txt README.md $(shell find lapa 
 demo: $(VENV)/.installed
 	$(BIN)/lapa demo
 
+# One thread: the models of the tests are so small that more cost time.
 test: $(VENV)/.tested
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 check: $(VENV)/.checked
 	$(BIN)/ruff check .

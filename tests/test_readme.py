@@ -55,9 +55,11 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     for members in (conditioners, quantizers):  # the plugins register themselves
+        members.names()  # found before they are set aside
         monkeypatch.setattr(members, "_entries", dict(members._entries))
     for name, text in plugins().items():
         (tmp_path / name).write_text(text)
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)  # another test may have one of that name
     return tmp_path
 
 
