@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -73,6 +74,16 @@ class Quantizer(nn.Module, ABC):
     def bits(self) -> float:
         """Nominal bits per place of the grid, ``n log2(K)``; ``inf`` when the latent is continuous."""
         return math.inf if self.num_codes is None else self.codes_per_place * math.log2(self.num_codes)
+
+    @property
+    def num_distinct(self) -> int:
+        """n K, the codes there are if those of a place are told apart; 0 when the latent is continuous."""
+        return self.codes_per_place * (self.num_codes or 0)
+
+    def distinct(self, codes: Tensor) -> Tensor:
+        """Tells a place's codes apart, for each means something of its own: (B, h, w * n) below K -> below n K."""
+        which = torch.arange(codes.shape[2], device=codes.device) % self.codes_per_place
+        return codes + (self.num_codes or 0) * which
 
     @abstractmethod
     def forward(self, latent: Tensor) -> Quantized:

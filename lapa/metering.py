@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lapa import distributed
+from lapa.contracts import Quantizer
 from lapa.data.feed import Feed
 from lapa.device import peak_memory, utilization
 from lapa.evaluation.reconstruction import psnr_db, squared_errors
@@ -19,12 +20,15 @@ from lapa.model import ModelOutput
 class StepResult:
     """Sums what the micro-batches of one step gave.
 
+    Args:
+        quantizer: tells the codes of a place apart.
+
     Attributes:
         encoding: (B, D, h, w), the latents of the last one.
     """
 
-    def __init__(self, num_codes: int | None) -> None:
-        self._num_codes = num_codes
+    def __init__(self, quantizer: Quantizer) -> None:
+        self._quantizer = quantizer
         self._code_counts = torch.zeros(0)
         self._sums: dict[str, Tensor] = {}
         self._parts = 0
@@ -41,7 +45,8 @@ class StepResult:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
         if output.quantized.codes is not None:
-            counts = torch.bincount(output.quantized.codes.flatten(), minlength=self._num_codes or 0).float()
+            codes = self._quantizer.distinct(output.quantized.codes)
+            counts = torch.bincount(codes.flatten(), minlength=self._quantizer.num_distinct).float()
             self._code_counts = counts if not self._parts else self._code_counts + counts
         self._parts += 1
         self.encoding = output.encoding.detach()

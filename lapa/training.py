@@ -248,7 +248,7 @@ class Run:
     def accumulate_gradients(self, batch: Pairs, progress: float) -> StepResult:
         """Forward and backward over the micro-batches of one step."""
         options, loss_options = self.config.training, self.config.loss
-        result = StepResult(self.model.quantizer.num_codes)
+        result = StepResult(self.model.quantizer)
         weights = loss_weights(loss_options, progress)
         self.optimizer.zero_grad(set_to_none=True)
         parts = batch.chunk(options.accumulate)

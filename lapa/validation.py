@@ -118,17 +118,18 @@ class Validator:
         self.model.train(was_training)
 
     def _no_codes(self) -> Tensor:
-        num_codes = self.model.quantizer.num_codes or 0
-        return torch.zeros(num_codes, dtype=torch.int64, device=next(self.model.parameters()).device)
+        number = self.model.quantizer.num_distinct
+        return torch.zeros(number, dtype=torch.int64, device=next(self.model.parameters()).device)
 
     def _count(self, output: ModelOutput) -> Tensor:
         if output.quantized.codes is None:
             return self._no_codes()
-        return torch.bincount(output.quantized.codes.flatten(), minlength=self.model.quantizer.num_codes or 0)
+        quantizer = self.model.quantizer
+        return torch.bincount(quantizer.distinct(output.quantized.codes).flatten(), minlength=quantizer.num_distinct)
 
 
 def usage_metrics(counts: np.ndarray) -> dict[str, float]:
-    """Number of codes used and perplexity of code counts (K,)."""
+    """Number of codes used and perplexity of code counts (n K,)."""
     return {
         "val/codebook/codes_used": float((counts > 0).sum()),
         "val/codebook/perplexity": 2 ** entropy_bits(counts),

@@ -6,14 +6,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from lapa.evaluation.codebook import code_map, code_names, code_use, distinct
+from lapa.evaluation.codebook import code_map, code_names, code_use
+from lapa_plugins.quantizers.residual import ResidualQuantizer
 
 
 def test_codebook_figures_of_known_counts() -> None:
     codes = np.array([[[0, 1]], [[0, 1]], [[1, 1]], [[1, 1]]])  # 4 transitions of 1 x 2 codes
     entropy = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
-    assert code_use(codes, num_codes=16).metrics() == {
+    assert code_use(codes, number=16).metrics() == {
         "num_codes": 16.0,
         "codes_used": 2.0,
         "perplexity": pytest.approx(2**entropy),
@@ -28,7 +30,7 @@ def test_codebook_figures_of_known_counts() -> None:
 
 def test_counts_are_kept_by_place() -> None:
     codes = np.array([[[0, 1], [2, 2]], [[0, 2], [2, 1]]])
-    counts = code_use(codes, num_codes=3).counts
+    counts = code_use(codes, number=3).counts
     assert counts.shape == (2, 2, 3)
     assert counts[0, 0].tolist() == [2, 0, 0]
     assert counts[0, 1].tolist() == [0, 1, 1]
@@ -37,12 +39,12 @@ def test_counts_are_kept_by_place() -> None:
 
 
 def test_a_codebook_of_one_code_carries_nothing() -> None:
-    metrics = code_use(np.full((5, 2, 2), 3), num_codes=8).metrics()
+    metrics = code_use(np.full((5, 2, 2), 3), number=8).metrics()
     assert (metrics["codes_used"], metrics["perplexity"], metrics["bits_empirical"]) == (1.0, 1.0, 0.0)
 
 
 def test_an_even_codebook_carries_all_it_could() -> None:
-    metrics = code_use(np.arange(8).reshape(8, 1, 1), num_codes=8).metrics()
+    metrics = code_use(np.arange(8).reshape(8, 1, 1), number=8).metrics()
     assert metrics["perplexity"] == pytest.approx(8.0)
     assert metrics["bits_empirical"] == pytest.approx(metrics["bits_nominal"]) == 3.0
 
@@ -64,9 +66,11 @@ def test_too_few_codes_have_no_map() -> None:
 
 
 def test_the_codes_of_a_place_are_told_apart() -> None:
-    codes = np.array([[[1, 1, 0, 3]], [[1, 2, 0, 3]]])  # two codes at each of two places
-    assert distinct(codes, 4, 2).tolist() == [[[1, 5, 0, 7]], [[1, 6, 0, 7]]]
-    metrics = code_use(codes, 4, 2).metrics()
+    quantizer = ResidualQuantizer(ResidualQuantizer.Config(num_codes=4, depth=2), latent_dim=2)
+    codes = quantizer.distinct(torch.tensor([[[1, 1, 0, 3]], [[1, 2, 0, 3]]]))  # two codes at each of two places
+    assert codes.tolist() == [[[1, 5, 0, 7]], [[1, 6, 0, 7]]]
+    assert quantizer.num_distinct == 8
+    metrics = code_use(codes.numpy(), 8, 2).metrics()
     assert (metrics["num_codes"], metrics["codes_used"], metrics["bits_nominal"]) == (8.0, 5.0, 8.0)
     assert code_names(4, 2)[5:7] == ["2:1", "2:2"]
     assert code_names(4, 1)[3] == "3"

@@ -13,7 +13,7 @@ class CodeUse:
     """How often each code stands at each place of the grid.
 
     Attributes:
-        counts: (h, w * n, n K) int64, the n codes of a place told apart by :func:`distinct`.
+        counts: (h, w * n, n K) int64, the n codes of a place told apart.
         per_place: n.
     """
 
@@ -52,19 +52,12 @@ class CodeUse:
         }
 
 
-def code_use(codes: np.ndarray, num_codes: int, per_place: int = 1) -> CodeUse:
-    """Counts the codes (P, h, w * n) of P transitions."""
+def code_use(codes: np.ndarray, number: int, per_place: int = 1) -> CodeUse:
+    """Counts the codes (P, h, w * n) of P transitions, out of n K, the ``per_place`` of a place told apart."""
     _, height, width = codes.shape
-    number = num_codes * per_place
-    columns = distinct(codes, num_codes, per_place).reshape(len(codes), -1).T
+    columns = codes.reshape(len(codes), -1).T
     counts = np.stack([np.bincount(column, minlength=number) for column in columns])
     return CodeUse(counts.reshape(height, width, number), per_place)
-
-
-def distinct(codes: np.ndarray, num_codes: int, per_place: int) -> np.ndarray:
-    """Tells the n codes of a place apart, for each means something of its own: (P, h, w * n) below K -> below n K."""
-    numbered: np.ndarray = codes.astype(np.int64) + num_codes * (np.arange(codes.shape[2]) % per_place)
-    return numbered
 
 
 def code_names(num_codes: int, per_place: int) -> list[str]:

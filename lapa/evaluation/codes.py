@@ -17,7 +17,7 @@ from lapa.errors import DataError
 from lapa.evaluation.association import Association, associate
 from lapa.evaluation.breakout.events import EVENTS, episode_events
 from lapa.evaluation.breakout.screen import ACTION_CLASSES, action_classes, is_breakout, rams, screen_state
-from lapa.evaluation.codebook import CodeUse, code_names, code_use, distinct
+from lapa.evaluation.codebook import CodeUse, code_names, code_use
 from lapa.evaluation.control import Counterfactual, controllability, counterfactual
 from lapa.evaluation.drawing import Drawn, batches
 from lapa.evaluation.probe import ProbeData, ProbeResult, probe_actions
@@ -45,7 +45,7 @@ class CodeEvents:
 
     Attributes:
         names: the events.
-        code_names: of the n K codes, as :func:`lapa.evaluation.codebook.distinct` numbers them.
+        code_names: of the n K codes, as :meth:`lapa.contracts.Quantizer.distinct` numbers them.
         happens: (P, E) bool, on the judged pairs.
         chosen_on: on training episodes, from which top codes are chosen; the same as ``judged`` if there are none.
         judged: on the judged pairs, from which their figures come.
@@ -100,9 +100,9 @@ def judge_codes(
     num_codes = model.quantizer.num_codes
     assert codes is not None
     assert num_codes is not None
-    per_place = model.quantizer.codes_per_place
-    use, names_of_codes = code_use(codes, num_codes, per_place), code_names(num_codes, per_place)
-    told_apart, number = distinct(codes, num_codes, per_place), num_codes * per_place
+    per_place, number = model.quantizer.codes_per_place, model.quantizer.num_distinct
+    told_apart, names_of_codes = distinct(model, codes), code_names(num_codes, per_place)
+    use = code_use(told_apart, number, per_place)
     notify("rolling the decoder out under true, shuffled and random codes")
     metrics = named("codebook", use.metrics()) | named("control", controllability(model, drawn.pairs, codes))
     left_out = []
@@ -117,7 +117,7 @@ def judge_codes(
         chosen_on = judged
         if fitted is not None and fitted_codes is not None:
             seen = np.concatenate([episode_events(store, episode) for episode in fitted.episodes])
-            chosen_on = associate(distinct(fitted_codes, num_codes, per_place), seen, number)
+            chosen_on = associate(distinct(model, fitted_codes), seen, number)
         events = CodeEvents(EVENTS, names_of_codes, happens, chosen_on, judged)
     else:
         left_out.append("events: the recording is not Breakout at full size")
@@ -147,6 +147,12 @@ def judge_codes(
         counterfactuals=pick_counterfactuals(model, drawn, use, events),
     )
     return judgement, metrics, left_out
+
+
+def distinct(model: LatentActionModel, codes: np.ndarray) -> np.ndarray:
+    """(P, h, w * n), the codes of a place told apart."""
+    told_apart: np.ndarray = model.quantizer.distinct(torch.from_numpy(codes)).numpy()
+    return told_apart
 
 
 def fitting_pairs(store: FrameStore, learnt: Sequence[StoredEpisode], like: PairDataset) -> PairDataset | None:
