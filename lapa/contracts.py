@@ -100,6 +100,16 @@ class Quantizer(nn.Module, ABC):
         """
         return None
 
+    def assign(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, D, h, w) -> codes (B, h, w * n) and :meth:`margin`, for labelling.
+
+        Where the margin is 0, the codes may be any of the nearest. Quantizers that find both in one go say so here,
+        and save labelling half its time.
+        """
+        codes = self(latent).codes
+        assert codes is not None
+        return codes, self.margin(latent)
+
     def anneal(self, progress: float) -> None:
         """Sets what changes over the training; called before each step.
 

@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -48,6 +49,18 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Within, float32 is computed in full, whatever ``torch.set_float32_matmul_precision`` and TF32 flags say."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def check_compiler(device: torch.device) -> None:

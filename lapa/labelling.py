@@ -9,13 +9,16 @@ batched extraction.
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lapa.data.frames import prepare, to_float
+from lapa.device import full_float32
 from lapa.errors import DataError
+from lapa.layers import fold_batch_norm
 from lapa.model import LatentActionModel
 
 ROUNDING = 1e-5
@@ -25,11 +28,25 @@ Measured on a trained model, single precision errs by 3e-7 of the largest value 
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What a :class:`Labeller` finds of B pairs.
+
+    Attributes:
+        codes: (B, h, w * n) int64.
+        margin: (B, h, w) float, how far the latent of each place can move before a code changes; None where the
+            quantizer cannot tell. Equal within rounding, not bit for bit, whatever the batch.
+    """
+
+    codes: Tensor
+    margin: Tensor | None
+
+
 class Labeller:
     """Labels pairs of frames with a trained model.
 
     Args:
-        model: a trained model, in eval mode.
+        model: a trained model, in eval mode. Later changes of its encoder's weights go unseen.
 
     Raises:
         DataError: the model's quantizer is continuous.
@@ -40,17 +57,25 @@ class Labeller:
             raise DataError("this model's quantizer is continuous: it has no codes to label with")
         self.model = model
         self.device = next(model.parameters()).device
+        self._folded: LatentActionModel | None = None
         self._exact: LatentActionModel | None = None
 
-    @torch.inference_mode()
     def __call__(self, current: Tensor, next: Tensor) -> Tensor:
-        """Codes (B, h, w) int64, on the model's device, of prepared (B, C, H, W) uint8 frames."""
+        """Codes (B, h, w * n) int64, on the model's device, of prepared (B, C, H, W) uint8 frames."""
+        return self.label(current, next).codes
+
+    @torch.inference_mode()
+    def label(self, current: Tensor, next: Tensor) -> Labels:
+        """Codes and margins, on the model's device, of prepared (B, C, H, W) uint8 frames."""
+        if self._folded is None:
+            # Twice as fast; it rounds a little differently.
+            self._folded = without_decoder(self.model)
+            fold_batch_norm(self._folded)
+            self._folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         current, next = current.to(self.device), next.to(self.device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            latent = self.model.encode(to_float(current), to_float(next))
-            codes = self.model.quantizer(latent).codes
-            assert codes is not None
-            margin = self.model.quantizer.margin(latent)
+        with full_float32():
+            latent = self._folded.encode(to_float(current), to_float(next))
+            codes, margin = self.model.quantizer.assign(latent)
         if margin is None:
             undecided = torch.ones(len(codes), dtype=torch.bool, device=self.device)
         else:
@@ -58,17 +83,26 @@ class Labeller:
         rows = undecided.nonzero().squeeze(1)
         if len(rows):
             codes[rows] = self._label_exactly(current[rows], next[rows])
-        return codes
+        return Labels(codes, margin)
 
     def _label_exactly(self, current: Tensor, next: Tensor) -> Tensor:
         if self._exact is None:
-            self._exact = copy.deepcopy(self.model).double()
+            self._exact = without_decoder(self.model).double()
         exact = self._exact
         codes = [
             exact.quantizer(exact.encode(to_float(a).double(), to_float(b).double())).codes
             for a, b in zip(current.split(1), next.split(1), strict=True)
         ]
         return torch.cat([c for c in codes if c is not None])
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the copies, which are made anew where they are needed."""
+        return {**self.__dict__, "_folded": None, "_exact": None}
+
+
+def without_decoder(model: LatentActionModel) -> LatentActionModel:
+    """A copy of what labelling needs."""
+    return copy.deepcopy(model, {id(model.decoder): None})
 
 
 def label(model: LatentActionModel, frame_t: np.ndarray | Tensor, frame_next: np.ndarray | Tensor) -> Tensor:

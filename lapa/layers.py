@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
@@ -47,6 +48,19 @@ class PairInput(nn.Module):
     def forward(self, current: Tensor, next: Tensor) -> Tensor:
         """(B, C, H, W) twice -> (B, self.channels, H, W)."""
         return torch.cat([current, next], dim=1) if self.sees == "frames" else next - current
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Multiplies each batch norm that follows a convolution in a sequence into the convolution; in place.
+
+    The module must be in eval mode. What it computes stays the same up to rounding.
+    """
+    for sequence in [part for part in module.modules() if isinstance(part, nn.Sequential)]:
+        for i in range(len(sequence) - 1):
+            convolution, norm = sequence[i], sequence[i + 1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+                sequence[i] = fuse_conv_bn_eval(convolution, norm)
+                sequence[i + 1] = nn.Identity()
 
 
 def down_block(before: int, after: int) -> nn.Sequential:

@@ -269,6 +269,10 @@ def margin_is_a_lower_bound(subject: Subject) -> None:
     _require(tuple(margin.shape) == (4, 7, 5), f"margin must be (B, h, w), not {tuple(margin.shape)}")
     _require(bool((margin >= 0).all()) and bool((margin > 0).any()), "margin must not be negative, nor always 0")
     codes = quantizer(latent).codes
+    assigned, same_margin = quantizer.assign(latent)
+    decided = (margin > 0).repeat_interleave(quantizer.codes_per_place, 2)
+    agrees = torch.equal(assigned[decided], codes[decided]) and same_margin is not None
+    _require(agrees and torch.equal(same_margin, margin), "assign must give the codes of forward, and margin")
     others = quantizer.codes_to_latent(codes).roll(1, 0) - latent
     for direction in [others, -others, *torch.randn(STEPS, *latent.shape, dtype=torch.float64)]:
         step = nn.functional.normalize(direction, dim=1) * margin[:, None] * 0.999

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,7 @@ from lapa.data.frames import prepare, to_float
 from lapa.data.store import FrameStore
 from lapa.errors import DataError
 from lapa.labelling import Labeller, label
+from lapa.layers import fold_batch_norm
 from lapa.model import LatentActionModel
 from lapa_plugins.quantizers.vq import VectorQuantizer
 
@@ -118,6 +120,7 @@ class NearlyBetween(nn.Module):
         super().__init__()
         self.quantizer = VectorQuantizer(VectorQuantizer.Config(num_codes=2), latent_dim=1).eval()
         self.quantizer.codebook.data = torch.tensor([[0.0], [2.0]])
+        self.decoder = nn.Identity()
         self.tilt = nn.Parameter(torch.tensor(tilt))
 
     def encode(self, current: Tensor, next: Tensor) -> Tensor:
@@ -168,3 +171,33 @@ def test_labelling_leaves_the_model_as_it_was(model: LatentActionModel, frames: 
     label(model, frames[:3], frames[1:4])
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_folding_batch_norm_changes_rounding_only(breakout_checkpoint: Checkpoint, frames: np.ndarray) -> None:
+    model = copy.deepcopy(breakout_checkpoint.model)
+    pair = [to_float(prepare(torch.from_numpy(part), model.format)) for part in (frames[:4], frames[1:5])]
+    expected = model.encode(*pair)
+    fold_batch_norm(model)
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in model.encoder.modules())
+    torch.testing.assert_close(model.encode(*pair), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_labeller_goes_through_pickle_without_its_copies(model: LatentActionModel, frames: np.ndarray) -> None:
+    pair = [prepare(torch.from_numpy(part), model.format) for part in (frames[:3], frames[1:4])]
+    labeller = Labeller(model)
+    codes = labeller(*pair)
+    packed = pickle.dumps(labeller)
+    assert len(packed) < 1.2 * len(pickle.dumps(model)) + 10_000
+    assert torch.equal(pickle.loads(packed)(*pair), codes)
+
+
+def test_codes_do_not_depend_on_the_precision_that_the_user_has_set(
+    borderline_model: LatentActionModel, frames: np.ndarray
+) -> None:
+    expected = label(borderline_model, frames[:-1], frames[1:])
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert torch.equal(label(borderline_model, frames[:-1], frames[1:]), expected)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from lapa.device import full_float32
 from lapa.errors import DataError
 
 # ITU-R BT.601 luma in 16-bit fixed point; the same integers that Pillow's convert("L") uses.
@@ -114,16 +116,35 @@ def prepare(frames: Tensor, format: FrameFormat) -> Tensor:
             f"but the model wants ({format.height}, {format.width}, 3) uint8; "
             "use raw RGB frames of the size it was trained on"
         )
-    if format.color == "grey":
-        red, green, blue = frames.unbind(-1)
-        # Exact: all sums are whole numbers below 2^24, which single precision holds.
-        luma = red.float().mul_(LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
-        channels = luma.add_(0x8000).mul_(2.0**-16).floor_()[:, None]  # (N, 1, H, W)
-    else:
-        channels = frames.movedim(-1, 1)  # (N, 3, H, W)
-    if format.downsample > 1:
-        channels = F.avg_pool2d(channels.float(), format.downsample).add_(0.5).floor_()
-    return channels.to(torch.uint8).contiguous()
+    with full_float32():
+        channels = _luma(frames)[:, None] if format.color == "grey" else frames.movedim(-1, 1)  # (N, C, H, W)
+        if format.downsample > 1:
+            channels = _block_means(channels.float(), format.downsample).add_(0.5).floor_()
+        return channels.to(torch.uint8).contiguous()
+
+
+def _luma(frames: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, H, W) float32 whole numbers.
+
+    Some pixels at a time by one small matrix product, which takes a third of the time of arithmetic on the strided
+    channels. Exact: all sums are whole multiples of 2^-16 below 2^8, which single precision holds.
+    """
+    group = math.gcd(frames.shape[2], 16)
+    weights = torch.tensor(LUMA, device=frames.device, dtype=torch.float32) * 2.0**-16
+    matrix = torch.block_diag(*weights.expand(group, 1, 3))  # (group, 3 * group)
+    half = matrix.new_full((group,), 0.5)
+    return F.linear(frames.reshape(-1, 3 * group).float(), matrix, half).floor_().view(frames.shape[:3])
+
+
+def _block_means(channels: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) float32 whole numbers below 2^8 -> (N, C, H // size, W // size), their exact means' nearest floats.
+
+    By sums over rows and one matrix product, which takes a third of the time of average pooling.
+    """
+    height, width = (side // size for side in channels.shape[2:])
+    rows = channels[:, :, : height * size, : width * size].unflatten(2, (height, size)).sum(3)
+    matrix = torch.eye(width, device=channels.device).repeat_interleave(size, dim=0)  # (W, W // size)
+    return (rows @ matrix).div_(size * size)
 
 
 def to_float(frames: Tensor) -> Tensor:

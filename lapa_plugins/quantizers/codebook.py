@@ -92,7 +92,8 @@ class CodebookQuantizer(Quantizer):
             flat = self.encodings(latent)
             if self.training:
                 self.start_from(flat.detach())
-            distances, codes = self.nearest(flat)
+            distances = self.distances(flat)
+            codes = distances.argmin(1)
             chosen = F.embedding(codes, self.vectors())
             terms = self.losses(flat, chosen, distances)
             if self.training:
@@ -119,23 +120,26 @@ class CodebookQuantizer(Quantizer):
         """(K, d), the codes as encodings are compared with them."""
         return F.normalize(self.codebook, dim=1) if self.options.distance == "cosine" else self.codebook
 
-    def nearest(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distances (N, K) of encodings (N, d) to codes, less each encoding's own norm; their argmin."""
+    def distances(self, flat: Tensor) -> Tensor:
+        """Squared distances (N, K) of encodings (N, d) to codes, less each encoding's own squared length."""
         vectors = self.vectors()
-        distances = vectors.square().sum(1) - 2 * flat @ vectors.T
-        return distances, distances.argmin(1)
+        return vectors.square().sum(1) - 2 * flat @ vectors.T
 
     def margin(self, latent: Tensor) -> Tensor:
+        return self.assign(latent)[1]
+
+    def assign(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         # By the triangle inequality, half the gap between the nearest and the second nearest code.
         flat = self.encodings(latent)
-        nearest = torch.cdist(flat, self.vectors().to(flat.dtype)).topk(2, dim=1, largest=False).values
+        nearest, codes = self.distances(flat).topk(2, dim=1, largest=False)
+        nearest = nearest.add_(flat.square().sum(1, keepdim=True)).clamp_min_(0).sqrt_()
         margin = (nearest[:, 1] - nearest[:, 0]) / 2
         if self.options.distance == "cosine":
             # Bringing two vectors to length 1 brings them apart by at most 2 / length times their distance.
             margin = margin * self.down(flatten(latent)).norm(dim=1) / 2
         if isinstance(self.down, nn.Linear):
             margin = margin / torch.linalg.matrix_norm(self.down.weight, 2)
-        return unflatten(margin, latent)
+        return unflatten(codes[:, 0], latent), unflatten(margin, latent)
 
     @torch.no_grad()
     def start_from(self, flat: Tensor) -> None:
@@ -157,8 +161,7 @@ class CodebookQuantizer(Quantizer):
             if self.options.reseed_by_error:
                 # In proportion to the squared distance from the nearest code, as k-means++ does (Arthur and
                 # Vassilvitskii 2007, section 2.2): codes go where they are missing.
-                distances, codes = self.nearest(flat)
-                error = distances.gather(1, codes[:, None]).squeeze(1) + flat.square().sum(1)
+                error = self.distances(flat).amin(1) + flat.square().sum(1)
                 weights = error.clamp(min=1e-12)  # rounding can make it negative; and each must stay possible
             self._move(unused, flat, weights)
         self.used.zero_()

@@ -77,16 +77,21 @@ class ResidualQuantizer(Quantizer):
         return self.up(torch.stack(parts).sum(0))
 
     def margin(self, latent: Tensor) -> Tensor:
+        return self.assign(latent)[1]
+
+    def assign(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         # While no code changes, the rest moves as the encoding does: the smallest margin of a level holds for all.
-        encoding = self.down(full_precision(latent))
-        rest, margins = encoding, []
+        rest = self.down(full_precision(latent))
+        codes, margins = [], []
         for level in self.levels:
-            margins.append(level.margin(rest))
-            rest = rest - level(rest).latent
+            chosen, margin = level.assign(rest)
+            rest = rest - level.codes_to_latent(chosen)
+            codes.append(chosen)
+            margins.append(margin)
         margin = torch.stack(margins).amin(0)
         if isinstance(self.down, nn.Conv2d):
             margin = margin / torch.linalg.matrix_norm(self.down.weight.flatten(1), 2)
-        return margin
+        return torch.stack(codes, dim=-1).flatten(2), margin
 
     def update(self) -> None:
         for level in self.levels:
@@ -95,7 +100,7 @@ class ResidualQuantizer(Quantizer):
     def reseed_unused(self, latent: Tensor) -> int:
         rest, moved = self.down(full_precision(latent)).detach(), 0
         for level in self.levels:
-            codes = level.nearest(level.encodings(rest))[1]
+            codes = level.distances(level.encodings(rest)).argmin(1)
             left = rest - level.codes_to_latent(unflatten(codes, rest))
             moved += level.reseed_unused(rest)
             rest = left
