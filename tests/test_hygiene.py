@@ -152,7 +152,8 @@ def imported_with(*modules: str) -> set[str]:
 
 @pytest.mark.parametrize("module", ["lapa", "lapa.cli", "lapa_plugins", "lapa_envs"])
 def test_importing_is_quiet_and_light(module: str) -> None:
-    assert imported_with(module) <= {module}
+    # lapa_envs registers an id with Gymnasium.
+    assert imported_with(module) <= {module} | ({"gymnasium"} if module == "lapa_envs" else set())
 
 
 def test_the_library_works_without_the_packages_of_the_report_and_the_environments() -> None:

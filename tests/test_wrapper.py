@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
-from lapa.checkpoint import Checkpoint, save_checkpoint
+from lapa.checkpoint import Checkpoint, load_model, save_checkpoint
 from lapa.config import load_config
-from lapa.data.frames import FrameFormat
+from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.store import open_store
 from lapa.errors import CheckpointError, DataError
 from lapa.extraction import LatentActionDataset, extract
@@ -25,6 +27,7 @@ from lapa.labelling import label
 from lapa.model import LatentActionModel
 from lapa_envs import LatentActionWrapper, make_env
 from lapa_envs.pretrained import default_checkpoint
+from lapa_plugins.quantizers.vq import VectorQuantizer
 
 GRID = (27, 20)
 STEPS = 40
@@ -191,8 +194,117 @@ def test_a_path_object_is_recorded_as_text(breakout_run: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error", "ignore:.*is different from the unwrapped version")
-def test_gymnasium_finds_nothing_wrong_with_it(env: LatentActionWrapper) -> None:
+@pytest.mark.parametrize("as_", ["info", "obs", "both"])
+def test_gymnasium_finds_nothing_wrong_with_it(as_: str, checkpoint: str) -> None:
+    env = LatentActionWrapper(make_env(), checkpoint, as_=as_, confidence=True, reconstruction=True)
     check_env(env, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("as_", ["info", "obs", "both"])
+def test_codes_go_where_they_are_wanted(as_: str, checkpoint: str) -> None:
+    env, plain = LatentActionWrapper(StubEnv(), checkpoint, as_=as_), LatentActionWrapper(StubEnv(), checkpoint)
+    for found, expected in ((env.reset(seed=0), plain.reset(seed=0)), (env.step(0), plain.step(0))):
+        codes = expected[-1]["latent_action"]
+        assert ("latent_action" in found[-1]) == (as_ != "obs")
+        assert env.observation_space.contains(found[0])
+        if as_ == "info":
+            np.testing.assert_array_equal(found[0], expected[0])
+        else:
+            np.testing.assert_array_equal(found[0]["obs"], expected[0])
+            np.testing.assert_array_equal(found[0]["latent_action"], codes)
+
+
+def test_one_token_observed_has_a_space_of_numbers(tmp_path: Path) -> None:
+    config = load_config("debug", overrides=["model.tokens=1"])
+    model = LatentActionModel(config.model, FrameFormat(210, 160, downsample=5))
+    save_checkpoint(tmp_path / "one.pt", model, config, split={}, step=0, metrics={})
+    env = LatentActionWrapper(StubEnv(), str(tmp_path / "one.pt"), as_="obs")
+    assert env.observation_space["latent_action"] == gym.spaces.Discrete(17, start=-1)
+    assert env.observation_space.contains(env.reset(seed=0)[0])
+    assert env.observation_space.contains(env.step(0)[0])
+
+
+def test_confidence_is_the_distance_to_the_nearest_other_code(checkpoint: str, breakout_checkpoint: Checkpoint) -> None:
+    model = breakout_checkpoint.model
+    env = LatentActionWrapper(StubEnv(), checkpoint, confidence=True)
+    first, info = env.reset(seed=0)
+    assert info["latent_action_confidence"].shape == model.grid
+    assert not info["latent_action_confidence"].any()
+    second, *_, info = env.step(0)
+    pair = [to_float(prepare(torch.from_numpy(frame)[None], model.format)) for frame in (first, second)]
+    margin = model.quantizer.margin(model.encode(*pair))[0]
+    np.testing.assert_allclose(info["latent_action_confidence"], margin, rtol=1e-3, atol=1e-6)
+
+
+def test_reconstruction_is_what_the_decoder_draws() -> None:
+    model = load_model(default_checkpoint())
+    env = LatentActionWrapper(make_env(), reconstruction=True)
+    frames, infos = play(env, 3)
+    env.close()
+    assert not infos[0]["latent_action_reconstruction"].any()
+    drawn = infos[-1]["latent_action_reconstruction"]
+    assert (drawn.shape, drawn.dtype) == ((105, 80, 1), np.uint8)
+    pair = [prepare(torch.from_numpy(frame)[None], model.format) for frame in frames[-2:]]
+    codes = torch.from_numpy(infos[-1]["latent_action"])[None]
+    expected = model.decode(to_float(pair[0]), codes).clamp(0, 1) * 255
+    np.testing.assert_allclose(drawn[..., 0], expected[0, 0], atol=0.51)
+    assert np.abs(drawn[..., 0] - pair[1][0, 0].numpy().astype(float)).mean() < 2, "it is not the next frame"
+
+
+def test_a_quantizer_without_margins_tells_no_confidence(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VectorQuantizer, "assign", lambda self, latent: (self(latent).codes, None))
+    with pytest.raises(DataError, match="quantizer 'vq' cannot tell a confidence; leave confidence=False"):
+        LatentActionWrapper(StubEnv(), checkpoint, confidence=True)
+
+
+def test_it_goes_through_pickle_in_the_middle_of_an_episode(checkpoint: str) -> None:
+    env = LatentActionWrapper(StubEnv(), checkpoint)
+    env.reset(seed=0)
+    env.step(0)
+    again = pickle.loads(pickle.dumps(env))
+    for found, expected in zip(again.step(0), env.step(0), strict=True):
+        if isinstance(expected, dict):
+            np.testing.assert_array_equal(found["latent_action"], expected["latent_action"])
+        else:
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_real_game_goes_through_pickle(env: LatentActionWrapper) -> None:
+    again = pickle.loads(pickle.dumps(env))
+    (_, infos), (_, expected) = play(again, 5), play(env, 5)
+    np.testing.assert_array_equal(infos[-1]["latent_action"], expected[-1]["latent_action"])
+    again.close()
+
+
+def test_no_step_keeps_a_gradient_or_changes_the_model(env: LatentActionWrapper) -> None:
+    play(env, 2)
+    model = env._annotator.model
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not env._last.requires_grad
+
+
+def test_closing_it_closes_the_game(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(StubEnv, "close", lambda self: closed.append(self))
+    inner = StubEnv()
+    LatentActionWrapper(inner, checkpoint).close()
+    assert closed == [inner]
+
+
+def test_the_usual_preprocessing_leaves_raw_frames_to_label(checkpoint: str) -> None:
+    """Under AtariPreprocessing, its frame-skip and a stack of grey frames, codes are those of the raw frames."""
+    inner = make_env(frameskip=1, repeat_action_probability=0.0, render_mode="rgb_array")
+    agent = gym.wrappers.AtariPreprocessing(inner, noop_max=0, frame_skip=4)
+    env = LatentActionWrapper(gym.wrappers.FrameStackObservation(agent, 4), checkpoint, frame_source="render")
+    plain = LatentActionWrapper(make_env(frameskip=4, repeat_action_probability=0.0), checkpoint)
+    (observations, seen), (_, expected) = play(env, STEPS), play(plain, STEPS)
+    assert observations[-1].shape == (4, 84, 84)
+    for a, b in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(a["latent_action"], b["latent_action"])
+    env.close()
+    plain.close()
 
 
 def test_rendered_frames_give_the_same_codes_under_changed_observations(checkpoint: str) -> None:
@@ -226,7 +338,7 @@ def test_sub_environments_of_a_vector_are_labelled(checkpoint: str) -> None:
 @pytest.mark.parametrize(
     ("make", "options", "error", "said"),
     [
-        (lambda: gym.vector.SyncVectorEnv([StubEnv]), {}, DataError, "wrap each one.*make_vec"),
+        (lambda: gym.vector.SyncVectorEnv([StubEnv]), {}, DataError, "take LatentActionVectorWrapper for a vector"),
         (
             lambda: StubEnv(size=(84, 84)),
             {},
@@ -236,9 +348,11 @@ def test_sub_environments_of_a_vector_are_labelled(checkpoint: str) -> None:
         (lambda: gym.make("CartPole-v1"), {}, DataError, r"wants observations of \(210, 160, 3\)"),
         (StubEnv, {"frame_source": "render"}, DataError, "needs render_mode='rgb_array', not None.*gym.make"),
         (StubEnv, {"frame_source": "pixels"}, DataError, "'pixels' is unknown; take one of obs, render"),
+        (StubEnv, {"as_": "action"}, DataError, "as_='action' is unknown; take one of info, obs, both"),
+        (StubEnv, {"as_": "obs", "key": "obs"}, DataError, "key='obs' is taken"),
         (StubEnv, {"checkpoint": "nowhere.pt"}, CheckpointError, "nowhere.pt: no such checkpoint"),
     ],
-    ids=["vector", "size", "no frames", "render mode", "frame source", "checkpoint"],
+    ids=["vector", "size", "no frames", "render mode", "frame source", "place", "key", "checkpoint"],
 )
 def test_what_does_not_fit_is_refused_at_once(
     make: Any, options: dict[str, Any], error: type[Exception], said: str, checkpoint: str

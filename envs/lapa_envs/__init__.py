@@ -1,12 +1,20 @@
-"""The Gymnasium side of ``lapa``: the labelling wrapper, the recorder, the scripted player, environment ids."""
+"""The Gymnasium side of ``lapa``: labelling wrappers, the recorder, players, environment ids."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["LatentActionWrapper", "make_env"]
+from lapa_envs.ids import register
 
-_HOMES = {"LatentActionWrapper": "lapa_envs.labelling", "make_env": "lapa_envs.atari"}
+__all__ = ["LatentActionVectorWrapper", "LatentActionWrapper", "make_env"]
+
+_HOMES = {
+    "LatentActionVectorWrapper": "lapa_envs.vector",
+    "LatentActionWrapper": "lapa_envs.labelling",
+    "make_env": "lapa_envs.atari",
+}
+
+register()
 
 
 def __getattr__(name: str) -> Any:

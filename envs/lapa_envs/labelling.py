@@ -5,41 +5,42 @@ from __future__ import annotations
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
-import numpy as np
-import torch
 from gymnasium.utils import RecordConstructorArgs
+from torch import Tensor
 
-from lapa.checkpoint import load_checkpoint
-from lapa.data.frames import prepare
 from lapa.errors import DataError
-from lapa.labelling import Labeller
-from lapa_envs.pretrained import default_checkpoint
-
-FRAME_SOURCES = ("obs", "render")
+from lapa_envs.annotation import Annotator, check_place, observed
+from lapa_envs.frames import check_frame_source, last_frame
 
 
 class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Adds the latent action of each step to ``info``.
+    """Adds the latent action of each step to ``info``, to the observation, or to both.
 
     ``info["latent_action"]`` is an int64 array of the model's code grid, or a numpy int64 where the grid is a
     single token. At reset, when there is no previous frame, it is -1 throughout. A step that ends the episode
     carries a real code.
 
     Put it *above* frame-skip, so that it sees the frames the agent sees, and above anything that changes the
-    pixels with ``frame_source="render"``. For vector environments wrap each sub-environment, for example
-    ``gym.make_vec(..., wrappers=[LatentActionWrapper])``; under NEXT_STEP autoreset the reset row has code -1.
+    pixels with ``frame_source="render"``. For a vector environment take
+    :class:`~lapa_envs.LatentActionVectorWrapper`, which labels all sub-environments at once; wrapping each of them
+    with this class gives the same codes.
 
     Args:
         env: its frames are RGB of the size that the model was trained on.
         checkpoint: file of a trained model; by default the small Breakout model that comes with the package.
-        frame_source: ``"obs"`` reads observations, ``"render"`` calls ``env.render()``, which works when the
-            observations are something else.
-        key: the name in ``info``.
+        frame_source: ``"obs"`` reads observations, the last one of a stack; ``"render"`` calls ``env.render()``,
+            which works when the observations are something else.
+        key: the name of the codes.
         device: where the model runs, such as ``"cpu"`` or ``"cuda"``.
+        as_: ``"info"``; ``"obs"``, where the observation becomes ``{"obs": ..., "latent_action": ...}``; or ``"both"``.
+        confidence: adds ``info["latent_action_confidence"]``, float32 over the model's latent grid: how far each latent
+            can move before one of its codes changes, in the units of the latents. 0 at reset.
+        reconstruction: adds ``info["latent_action_reconstruction"]``, (H', W', C) uint8: the next frame as the decoder
+            draws it from the current one and the codes, at the model's size and colour. Black at reset.
 
     Raises:
         CheckpointError: there is no usable checkpoint at that path.
-        DataError: the environment has no frames of the model's size.
+        DataError: the environment has no frames of the model's size, or an argument is not one of those above.
 
     Example:
         >>> import gymnasium as gym, ale_py
@@ -61,65 +62,65 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         frame_source: str = "obs",
         key: str = "latent_action",
         device: str = "cpu",
+        as_: str = "info",
+        confidence: bool = False,
+        reconstruction: bool = False,
     ) -> None:
         checkpoint = None if checkpoint is None else str(checkpoint)
-        RecordConstructorArgs.__init__(self, checkpoint=checkpoint, frame_source=frame_source, key=key, device=device)
+        RecordConstructorArgs.__init__(
+            self,
+            checkpoint=checkpoint,
+            frame_source=frame_source,
+            key=key,
+            device=device,
+            as_=as_,
+            confidence=confidence,
+            reconstruction=reconstruction,
+        )
         if isinstance(env, gym.vector.VectorEnv):
             raise DataError(
-                "LatentActionWrapper takes a single environment; wrap each one: "
-                "gym.make_vec(..., wrappers=[LatentActionWrapper])"
+                "LatentActionWrapper takes a single environment; take LatentActionVectorWrapper for a vector"
             )
         super().__init__(env)
-        if frame_source not in FRAME_SOURCES:
-            raise DataError(f"frame_source '{frame_source}' is unknown; take one of {', '.join(FRAME_SOURCES)}")
-        self.frame_source = frame_source
-        self.key = key
-        model = load_checkpoint(checkpoint or default_checkpoint(), device).model
-        self._format = model.format
-        self._grid = model.code_grid
-        self._labeller = Labeller(model)
-        self._last: torch.Tensor | None = None  # the previous frame, prepared
-        self._check_frames()
+        check_place(as_)
+        self.frame_source, self.key, self.as_ = frame_source, key, as_
+        self._annotator = Annotator(checkpoint, key, device, confidence, reconstruction)
+        format = self._annotator.format
+        check_frame_source(frame_source, env.observation_space, env.render_mode, (format.height, format.width))
+        if as_ != "info":
+            self.observation_space = observed(env.observation_space, self._annotator.space, key)
+        self._last: Tensor | None = None  # the previous frame, prepared
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment; the latent action is -1."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._last = self._frame(observation)
-        return observation, {**info, self.key: self._shaped(np.full(self._grid, -1, dtype=np.int64))}
+        return self._with(self._annotator.blank(1), observation, info)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the environment and labels the step.
 
         Raises:
             gymnasium.error.ResetNeeded: there was no reset before.
+            DataError: the environment renders frames of another size than the model was trained on.
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
         if self._last is None:
             raise gym.error.ResetNeeded("call reset() before step(): the first step needs a frame to start from")
         frame = self._frame(observation)
-        codes = self._labeller(self._last, frame)[0].cpu().numpy()
+        entries = self._annotator.label(self._last, frame)
         self._last = frame
-        return observation, reward, terminated, truncated, {**info, self.key: self._shaped(codes)}
+        observation, info = self._with(entries, observation, info)
+        return observation, reward, terminated, truncated, info
 
-    def _frame(self, observation: Any) -> torch.Tensor:
-        frame = observation if self.frame_source == "obs" else self.env.render()
-        return prepare(torch.from_numpy(np.ascontiguousarray(frame))[None], self._format)  # (1, C, H, W) uint8
+    def _with(self, entries: dict[str, Any], observation: Any, info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        entries = {name: rows[0] for name, rows in entries.items()}
+        if self.as_ != "info":
+            observation = {"obs": observation, self.key: entries[self.key]}
+        if self.as_ == "obs":
+            del entries[self.key]
+        return observation, {**info, **entries}
 
-    def _shaped(self, codes: np.ndarray) -> np.ndarray | np.int64:
-        return np.int64(codes.item()) if codes.size == 1 else codes
-
-    def _check_frames(self) -> None:
-        wanted = (self._format.height, self._format.width, 3)
-        if self.frame_source == "render":
-            if self.env.render_mode != "rgb_array":
-                raise DataError(
-                    f"frame_source='render' needs render_mode='rgb_array', not {self.env.render_mode!r}; "
-                    "pass it to gym.make"
-                )
-            return
-        space = self.env.observation_space
-        if space.shape != wanted or space.dtype != np.uint8:
-            raise DataError(
-                f"the model wants observations of {wanted} uint8, this environment gives {space}; put the wrapper "
-                "below whatever changes the frames, or pass frame_source='render', or another checkpoint"
-            )
+    def _frame(self, observation: Any) -> Tensor:
+        frame = last_frame(observation if self.frame_source == "obs" else self.env.render())
+        return self._annotator.prepare(frame[None])  # (1, C, H, W) uint8

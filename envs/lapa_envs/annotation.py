@@ -1,0 +1,122 @@
+"""What the labelling wrappers, single and vector, have in common: from frames to the entries of ``info``."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from lapa.checkpoint import load_checkpoint
+from lapa.data.frames import prepare, to_float
+from lapa.errors import DataError
+from lapa.labelling import Labeller
+from lapa_envs.pretrained import default_checkpoint
+
+PLACES = ("info", "obs", "both")
+
+
+class Annotator:
+    """Labels pairs of frames and names what is found.
+
+    Args:
+        checkpoint: file of a trained model; by default the small Breakout model that comes with the package.
+        key: the name of the codes.
+        device: where the model runs.
+        confidence: tell also how far each latent is from another code.
+        reconstruction: tell also what the decoder draws.
+
+    Raises:
+        CheckpointError: there is no usable checkpoint at that path.
+        DataError: the model has no codes, or its quantizer cannot tell a confidence.
+    """
+
+    def __init__(
+        self, checkpoint: str | None, key: str, device: str, confidence: bool = False, reconstruction: bool = False
+    ) -> None:
+        if multiprocessing.current_process().daemon:
+            # A worker of AsyncVectorEnv: its like share the cores, and after a fork OpenMP waits for threads that
+            # did not come along.
+            torch.set_num_threads(1)
+        self.checkpoint = load_checkpoint(checkpoint or default_checkpoint(), device)
+        self.model = self.checkpoint.model
+        self.format = self.model.format
+        self.key = key
+        self._labeller = Labeller(self.model)
+        self._confidence, self._reconstruction = confidence, reconstruction
+        if confidence and self._margin_is_unknown():
+            name = self.model.config.quantizer["name"]
+            raise DataError(f"the quantizer '{name}' cannot tell a confidence; leave confidence=False")
+
+    @property
+    def space(self) -> gym.Space[Any]:
+        """Of the codes of one step; -1 stands for no code."""
+        num_codes = self.model.quantizer.num_codes
+        assert num_codes is not None
+        if np.prod(self.model.code_grid) == 1:
+            return gym.spaces.Discrete(num_codes + 1, start=-1)
+        return gym.spaces.Box(-1, num_codes - 1, self.model.code_grid, np.int64)
+
+    def prepare(self, frames: np.ndarray) -> Tensor:
+        """(N, H, W, 3) uint8 RGB -> as the model wants them."""
+        return prepare(torch.from_numpy(np.ascontiguousarray(frames)), self.format)
+
+    def label(self, before: Tensor, after: Tensor) -> dict[str, np.ndarray]:
+        """The entries for N pairs of prepared frames, each with N rows."""
+        labels = self._labeller.label(before, after)
+        entries = {self.key: self._shaped(labels.codes.cpu().numpy())}
+        if self._confidence:
+            assert labels.margin is not None
+            entries[f"{self.key}_confidence"] = self._shaped(labels.margin.float().cpu().numpy())
+        if self._reconstruction:
+            entries[f"{self.key}_reconstruction"] = self._draw(before, labels.codes)
+        return entries
+
+    def blank(self, count: int) -> dict[str, np.ndarray]:
+        """The entries where there is no pair: codes of -1, confidence 0, a black picture."""
+        entries = {self.key: self._shaped(np.full((count, *self.model.code_grid), -1, dtype=np.int64))}
+        if self._confidence:
+            entries[f"{self.key}_confidence"] = self._shaped(np.zeros((count, *self.model.grid), dtype=np.float32))
+        if self._reconstruction:
+            shape = (count, *self.format.size, self.format.channels)
+            entries[f"{self.key}_reconstruction"] = np.zeros(shape, dtype=np.uint8)
+        return entries
+
+    @torch.inference_mode()
+    def _draw(self, before: Tensor, codes: Tensor) -> np.ndarray:
+        drawn = self.model.decode(to_float(before.to(codes.device)), codes)  # (N, C, H', W')
+        picture: np.ndarray = drawn.clamp(0, 1).mul(255).round().byte().movedim(1, -1).cpu().numpy()
+        return picture
+
+    @torch.inference_mode()
+    def _margin_is_unknown(self) -> bool:
+        frame = torch.zeros(1, self.format.channels, *self.format.size, dtype=torch.uint8)
+        return self._labeller.label(frame, frame).margin is None
+
+    def _shaped(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of grids, or of numbers where the grid is a single token."""
+        return rows.reshape(-1) if np.prod(rows.shape[1:]) == 1 else rows
+
+
+def check_place(as_: str) -> None:
+    """Checks where a wrapper is told to put the codes.
+
+    Raises:
+        DataError: nowhere that is known.
+    """
+    if as_ not in PLACES:
+        raise DataError(f"as_='{as_}' is unknown; take one of {', '.join(PLACES)}")
+
+
+def observed(space: gym.Space[Any], codes: gym.Space[Any], key: str) -> gym.spaces.Dict:
+    """The space of observations that carry codes: the environment's own under ``"obs"``, the codes under the key.
+
+    Raises:
+        DataError: the key is taken.
+    """
+    if key == "obs":
+        raise DataError("key='obs' is taken by the environment's own observation; take another")
+    return gym.spaces.Dict({"obs": space, key: codes})
