@@ -316,7 +316,7 @@ def main() -> None:
         root = arguments.data
         if root is None:
             from lapa_envs.atari import make_env
-            from lapa_envs.recording import record
+            from lapa_envs.playing import record
 
             root = Path(temporary) / "bulk_videos"
             record(make_env(), root, episodes=4, max_steps=300)

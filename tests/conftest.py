@@ -83,7 +83,7 @@ def toy_store(record_toy: Callable[..., Path], tmp_path: Path) -> FrameStore:
 def breakout_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six episodes of 50 steps of real Breakout, played by the scripted player."""
     from lapa_envs.atari import make_env
-    from lapa_envs.recording import record
+    from lapa_envs.playing import record
 
     out = tmp_path_factory.mktemp("breakout") / "bulk_videos"
     env = make_env()

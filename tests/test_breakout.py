@@ -35,7 +35,7 @@ from lapa.evaluation.breakout.screen import (
     screen_state,
 )
 from lapa_envs.atari import make_env
-from lapa_envs.recording import make_policy
+from lapa_envs.policies import make_policy
 
 at_both_sizes = pytest.mark.parametrize("downsample", [1, 2])
 
@@ -58,7 +58,7 @@ def play(policy: str, steps: int, seed: int, skill: float = 1.0) -> Play:
     ram, lives = [env.unwrapped.ale.getRAM()], [env.unwrapped.ale.lives()]
     is_over = False
     while len(frames) <= steps and not is_over:
-        frame, reward, is_over, _, _ = env.step(player(ram[-1]))
+        frame, reward, is_over, _, _ = env.step(player(None, {}))
         frames.append(frame)
         rewards.append(reward)
         ram.append(env.unwrapped.ale.getRAM())

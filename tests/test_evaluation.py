@@ -23,7 +23,7 @@ from lapa.evaluation.evaluate import Evaluation, evaluate
 from lapa.evaluation.reconstruction import psnr_db, squared_errors
 from lapa.labelling import label
 from lapa_envs.atari import make_env
-from lapa_envs.recording import record
+from lapa_envs.playing import record
 
 ERRORS = [f"{where}{what}" for where in ("", "changed_") for what in ("psnr_db", "ssim", "l1", "l2")]
 NEED_NO_TRUTH = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from lapa.errors import DataError
 from lapa.evaluation.breakout.detectors import find_paddle, to_luma
 from lapa.evaluation.breakout.screen import screen_state
 from lapa_envs.atari import make_env
-from lapa_envs.recording import make_policy, record
+from lapa_envs.playing import record
+from lapa_envs.policies import make_policy
 
 STEPS = 20
 
@@ -88,7 +90,7 @@ def test_actions_move_the_paddle_their_way(breakout_recording: Path) -> None:
     assert np.mean(moved["LEFT"]) < -2
 
 
-def test_an_episode_that_fails_midway_leaves_no_folder(
+def test_what_an_error_breaks_off_is_kept_as_a_cut_episode(
     env: gym.Env[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, calls = env.unwrapped.step, []
@@ -102,8 +104,11 @@ def test_an_episode_that_fails_midway_leaves_no_folder(
     monkeypatch.setattr(env.unwrapped, "step", fail_late)
     with pytest.raises(RuntimeError, match="planted"):
         record(env, tmp_path, episodes=3, max_steps=STEPS)
-    assert [path.name for path in tmp_path.iterdir()] == ["0"]
-    assert len(read_episode(tmp_path, "0").paths) == STEPS + 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    whole, cut = (read_episode(tmp_path, name) for name in "01")
+    assert len(whole.paths) == STEPS + 1
+    assert len(cut.paths) == 6
+    assert cut.truth.truncated.tolist() == [False] * 4 + [True]
 
 
 def test_new_episodes_are_numbered_after_those_that_are_there(env: gym.Env[Any, Any], tmp_path: Path) -> None:
@@ -155,7 +160,7 @@ def test_a_skilled_player_keeps_the_lives_that_a_random_one_loses(env: gym.Env[A
         player = make_policy(env, "scripted", np.random.default_rng(1), skill)
         _, info = env.reset(seed=1)
         for _ in range(300):
-            *_, terminated, _, info = env.step(player(env.unwrapped.ale.getRAM()))
+            *_, terminated, _, info = env.step(player(None, {}))
             if terminated:
                 break
         return info["lives"]
@@ -191,7 +196,7 @@ def test_the_scripted_player_knows_only_breakout(tmp_path: Path) -> None:
 
 
 def test_an_unknown_policy_is_refused(env: gym.Env[Any, Any], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="unknown policy 'clever'; take 'scripted' or 'random'"):
+    with pytest.raises(DataError, match="unknown policy 'clever'; take scripted, random, module:callable or sb3:PATH"):
         record(env, tmp_path, policy="clever", episodes=1)
 
 
@@ -200,7 +205,98 @@ def test_an_unknown_policy_is_refused(env: gym.Env[Any, Any], tmp_path: Path) ->
 )
 def test_an_environment_without_rgb_frames_is_refused(make: Any, tmp_path: Path) -> None:
     env = make()
-    with pytest.raises(DataError, match="RGB image observations"):
+    with pytest.raises(DataError, match=r"wants observations of \(rows, columns, 3\) uint8.*frame_source='render'"):
         record(env, tmp_path / "out", policy="random", episodes=1)
     env.close()
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_workers_record_the_same_episodes(tmp_path: Path) -> None:
+    make = functools.partial(make_env, frameskip=8)
+    alone = record(make, tmp_path / "a", episodes=4, max_steps=10, seed=3)
+    together = record(make, tmp_path / "b", episodes=4, max_steps=10, seed=3, workers=2)
+    assert [folder.name for folder in alone] == [folder.name for folder in together] == ["0", "1", "2", "3"]
+    for a, b in zip(alone, together, strict=True):
+        assert files(a) == files(b)
+        assert len(files(a)) == 11
+        truths = [read_episode(folder.parent, folder.name).truth for folder in (a, b)]
+        assert truths[0].meta == truths[1].meta
+        for name, array in truths[0].arrays().items():
+            np.testing.assert_array_equal(array, truths[1].arrays()[name])
+    assert not list(tmp_path.glob("*/.*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_recording_stops_with_enough_steps(workers: int, tmp_path: Path) -> None:
+    folders = record(make_env, tmp_path, episodes=None, steps=25, max_steps=10, workers=workers)
+    # What other workers have begun by then is kept too.
+    assert 3 <= len(folders) <= 2 + workers
+    assert sum(len(read_episode(tmp_path, folder.name).truth.actions) for folder in folders) >= 25
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(folder.name for folder in folders)
+
+
+def test_a_workers_error_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown policy 'clever'"):
+        record(make_env, tmp_path, policy="clever", episodes=2, workers=2)
+
+
+PLAYERS = """
+def right(observation, info):
+    assert observation.shape == (210, 160, 3)
+    assert "lives" in info
+    return 2
+
+class Alternating:
+    def __init__(self, env, rng):
+        self.turn = 0
+        self.actions = env.action_space.n
+    def __call__(self, observation, info):
+        self.turn += 1
+        return self.turn % self.actions
+
+number = 3
+"""
+
+
+@pytest.fixture
+def players(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A local module of players, in the current folder."""
+    name = f"players_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(PLAYERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def test_other_peoples_players_play(env: gym.Env[Any, Any], tmp_path: Path, players: str) -> None:
+    (first,) = record(env, tmp_path / "a", policy=f"{players}:right", episodes=1, max_steps=5)
+    assert read_episode(first.parent, first.name).truth.actions.tolist() == [2] * 5
+    folders = record(env, tmp_path / "b", policy=f"{players}:Alternating", episodes=2, max_steps=5)
+    for folder in folders:  # made anew for each episode
+        assert read_episode(folder.parent, folder.name).truth.actions.tolist() == [1, 2, 3, 0, 1]
+
+
+def test_skill_mixes_chance_into_any_player(env: gym.Env[Any, Any], tmp_path: Path, players: str) -> None:
+    options: dict[str, Any] = {"policy": f"{players}:right", "episodes": 2, "max_steps": 100}
+    folders = record(env, tmp_path / "a", skill=(0.3, 0.7), **options)
+    shares = [(read_episode(tmp_path / "a", folder.name).truth.actions == 2).mean() for folder in folders]
+    assert 0.3 < shares[0] < shares[1] < 0.95
+    assert read_episode(tmp_path / "a", "0").truth.meta["skill"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere:right", "policy nowhere:right: cannot be had: ModuleNotFoundError"),
+        ("{players}:left", "{players}:left: cannot be had: AttributeError"),
+        ("{players}:number", "{players}:number: is a int; it must be callable as policy.observation, info."),
+        ("sb3:nowhere.zip", "sb3:nowhere.zip: no such file"),
+    ],
+)
+def test_players_that_cannot_play_are_refused(
+    env: gym.Env[Any, Any], tmp_path: Path, players: str, name: str, said: str
+) -> None:
+    with pytest.raises(DataError, match=said.format(players=players)) as caught:
+        record(env, tmp_path / "out", policy=name.format(players=players), episodes=1, max_steps=3)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()

@@ -6,11 +6,12 @@ from typing import Any
 
 from lapa_envs.ids import register
 
-__all__ = ["LatentActionVectorWrapper", "LatentActionWrapper", "make_env"]
+__all__ = ["LatentActionVectorWrapper", "LatentActionWrapper", "RecordEpisodes", "make_env"]
 
 _HOMES = {
     "LatentActionVectorWrapper": "lapa_envs.vector",
     "LatentActionWrapper": "lapa_envs.labelling",
+    "RecordEpisodes": "lapa_envs.recording",
     "make_env": "lapa_envs.atari",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ def record(subparsers: Subparsers) -> None:
     parser = command(subparsers, "record", run_record, "Play episodes and record them as PNG frames.")
     parser.add_argument("--out", type=Path, default=Path("bulk_videos"), help="folder to write (default: %(default)s)")
     parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
-    parser.add_argument("--policy", choices=("scripted", "random"), default="scripted", help="(default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=32, help="(default: %(default)s)")
+    add_policy(parser)
+    parser.add_argument("--episodes", type=int, help="how many (default: 32, or as many as --steps takes)")
+    parser.add_argument("--steps", type=int, help="stop after the episode with which there are so many")
     parser.add_argument("--max-steps", type=int, default=600, help="an episode is cut then (default: %(default)s)")
     parser.add_argument("--frameskip", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -27,27 +29,60 @@ def record(subparsers: Subparsers) -> None:
         "--skill",
         type=float,
         nargs=2,
-        default=(0.6, 1.0),
         metavar=("LOW", "HIGH"),
-        help="of the scripted player, 0 to 1",
+        help="share of the steps that are played on purpose, spread over the episodes; the others are random "
+        "(default: 0.6 1 for the scripted player, 1 1 for agents)",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes that play (default: %(default)s)")
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """The option that names who plays."""
+    parser.add_argument(
+        "--policy",
+        default="scripted",
+        metavar="POLICY",
+        help="scripted (Breakout), random, module:callable called with observation and info, or sb3:PATH, an agent "
+        "saved by Stable-Baselines3 (default: %(default)s)",
     )
 
 
 def run_record(arguments: argparse.Namespace) -> None:
     """Plays and records."""
-    from lapa_envs.recording import record as record_episodes
+    from lapa_envs.playing import record as record_episodes
 
-    env = open_env(arguments.env, frameskip=arguments.frameskip)
+    check_record(arguments)
+    make = functools.partial(open_env, arguments.env, frameskip=arguments.frameskip)
     folders = record_episodes(
-        env,
+        make,
         arguments.out,
         policy=arguments.policy,
-        episodes=arguments.episodes,
+        episodes=32 if arguments.episodes is None and arguments.steps is None else arguments.episodes,
+        steps=arguments.steps,
         max_steps=arguments.max_steps,
         seed=arguments.seed,
-        skill=tuple(arguments.skill),
+        skill=tuple(arguments.skill) if arguments.skill else None,
+        workers=arguments.workers,
     )
     print(f"recorded {len(folders)} episodes into {arguments.out}")
+
+
+def check_record(arguments: argparse.Namespace) -> None:
+    """Checks the numbers.
+
+    Raises:
+        DataError: one makes no sense.
+    """
+    from lapa.errors import DataError
+
+    for name in ("episodes", "steps", "max_steps", "frameskip", "workers"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise DataError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if arguments.skill and not 0 <= arguments.skill[0] <= arguments.skill[1] <= 1:
+        raise DataError(
+            f"--skill {arguments.skill[0]} {arguments.skill[1]}: must be two shares in [0, 1], low then high"
+        )
 
 
 def open_env(env_id: str, **options: Any) -> gym.Env[Any, Any]:
@@ -72,7 +107,7 @@ def label(subparsers: Subparsers) -> None:
     parser = command(subparsers, "label", run_label, "Play live and print the latent action of each step.")
     parser.add_argument("--checkpoint", type=Path, help="(default: the model that comes with lapa)")
     parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
-    parser.add_argument("--policy", choices=("scripted", "random"), default="scripted", help="(default: %(default)s)")
+    add_policy(parser)
     parser.add_argument("--steps", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--frameskip", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")

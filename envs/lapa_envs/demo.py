@@ -22,7 +22,7 @@ from lapa.progress import notify
 from lapa.training import train
 from lapa_envs.atari import make_env
 from lapa_envs.live import label_live
-from lapa_envs.recording import record
+from lapa_envs.playing import record
 
 LIVE_STEPS = 200
 

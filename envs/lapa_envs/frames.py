@@ -39,8 +39,10 @@ def check_frame_source(
     fits = frame == (*size, 3) if size else frame[2:] == (3,)
     if not fits or space.dtype != np.uint8:
         wanted = f"({size[0]}, {size[1]}, 3)" if size else "(rows, columns, 3)"
+        given = " ".join(str(space).split())
         raise DataError(
-            f"wants observations of {wanted} uint8, this environment gives {space}; put the wrapper below whatever "
+            f"{'the model' if size else 'a recording'} wants observations of {wanted} uint8, this environment gives "
+            f"{given}; put the wrapper below whatever "
             "changes the frames, or pass frame_source='render' and make the environment with render_mode='rgb_array'"
             + (", or name another checkpoint" if size else "")
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from lapa.progress import progress_bar
 from lapa_envs.labelling import LatentActionWrapper
-from lapa_envs.recording import make_policy
+from lapa_envs.policies import make_policy
 
 
 def label_live(
@@ -31,19 +31,18 @@ def label_live(
     """
     labelled = LatentActionWrapper(env, str(checkpoint) if checkpoint else None)
     player = make_policy(env, policy, np.random.default_rng(seed), skill=0.9)
-    ale = env.unwrapped.ale  # type: ignore[attr-defined]
-    labelled.reset(seed=seed)
+    observation, info = labelled.reset(seed=seed)
     records = []
     started = time.monotonic()
     with progress_bar(total=steps, desc="label", unit="step") as bar:
         for step in range(steps):
-            action = player(ale.getRAM())
-            _, _, terminated, truncated, info = labelled.step(action)
+            action = player(observation, info)
+            observation, _, terminated, truncated, info = labelled.step(action)
             codes = info["latent_action"]
             records.append({"step": step, "action": action, "latent_action": np.asarray(codes).tolist()})
             bar.update()
             if terminated or truncated:
-                labelled.reset()
+                observation, info = labelled.reset()
     rate = steps / (time.monotonic() - started)
     labelled.close()
     return records, rate

@@ -1,152 +1,299 @@
-"""Plays episodes and writes them as ``<out>/<episode>/<n>.png`` with the truth beside the frames."""
+"""A Gymnasium wrapper that writes what is played as ``<out>/<episode>/<n>.png``, with the truth beside the frames."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+import contextlib
+import dataclasses
+import os
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-from PIL import Image
+from gymnasium.utils import RecordConstructorArgs
 
 from lapa.data.episodes import TRUTH_FILE, Truth, write_truth
 from lapa.errors import DataError
-from lapa.progress import progress_bar
-from lapa_envs.policies import BreakoutPlayer, Policy, RandomPolicy
-
-# Fast and still small: Breakout frames are flat areas of nine colours.
-PNG_LEVEL = 2
+from lapa_envs.frames import check_frame_source, last_frame
+from lapa_envs.writer import FrameWriter
 
 
-def record(
-    env: gym.Env[Any, Any],
-    out: Path,
-    *,
-    policy: str = "scripted",
-    episodes: int = 16,
-    max_steps: int = 600,
-    seed: int = 0,
-    skill: tuple[float, float] = (0.6, 1.0),
-) -> list[Path]:
-    """Plays so many episodes and writes each as a new folder under ``out``.
+class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Writes every episode as a folder of PNG frames with actions, rewards, ends, lives and console memory.
 
-    An episode appears under its name only when it is whole. Existing episodes are kept; new ones are
-    numbered after them.
+    An episode appears under its name, the next free number, when all of it is on disk. Frames are written in the
+    background; when too many wait, the environment waits. Nothing that was played is lost by ``close``, an exception
+    or Ctrl-C: an episode that ``reset`` or the end of the program breaks off is written with its last step truncated.
+    A process that is killed leaves only whole episodes, and hidden folders of what was not.
+
+    Put it above frame-skip, so that it records what the agent sees, and above anything that changes the pixels with
+    ``frame_source="render"``. In a vector environment wrap each sub-environment; they may share the folder.
 
     Args:
-        env: an ALE environment whose observations are RGB frames.
-        out: folder to write to.
-        policy: ``"scripted"`` (Breakout only) or ``"random"``.
-        episodes: how many to play.
-        max_steps: an episode is cut after so many steps.
-        seed: episode i of this call plays with seed ``seed + i``.
-        skill: lowest and highest skill of the scripted player, spread evenly over the episodes.
-
-    Returns:
-        The folders written.
+        env: its frames are RGB.
+        out: folder to write to; existing episodes are kept.
+        frame_source: ``"obs"`` reads observations, the last one of a stack; ``"render"`` calls ``env.render()``.
+        notes: JSON-able facts to keep in the episodes' ``meta``.
 
     Raises:
-        DataError: the environment's observations are no RGB frames, or the policy does not fit the game.
+        DataError: the environment shows no RGB frames.
+
+    Example:
+        >>> import gymnasium as gym, ale_py
+        >>> from lapa_envs import RecordEpisodes
+        >>> gym.register_envs(ale_py)
+        >>> env = RecordEpisodes(gym.make("ALE/Breakout-v5"), "bulk_videos")
     """
-    space = env.observation_space
-    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or space.shape[2:] != (3,):
-        raise DataError(f"cannot record observations {space}; make the environment with RGB image observations")
-    out.mkdir(parents=True, exist_ok=True)
-    first = 1 + max((int(p.name) for p in out.iterdir() if p.name.isdecimal()), default=-1)
-    folders = []
-    with progress_bar(total=episodes, desc="record", unit="episode") as bar:
-        for i in range(episodes):
-            rng = np.random.default_rng(seed + i)
-            # Steps of the golden ratio mix weak and strong players over the sequence, so that any split sees both.
-            level = skill[0] + (skill[1] - skill[0]) * (i * 0.618034 % 1.0)
-            player = make_policy(env, policy, rng, level)
-            folder = out / str(first + i)
-            frames = _record_episode(env, folder, player, max_steps, seed + i, {"policy": policy, "skill": level})
-            folders.append(folder)
-            bar.update()
-            bar.set_postfix(frames=frames)
-    return folders
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        out: str = "bulk_videos",
+        frame_source: str = "obs",
+        notes: dict[str, Any] | None = None,
+    ) -> None:
+        RecordConstructorArgs.__init__(self, out=str(out), frame_source=frame_source, notes=notes)
+        if isinstance(env, gym.vector.VectorEnv):
+            raise DataError(
+                "RecordEpisodes takes a single environment; wrap each one: "
+                "gym.make_vec(..., vectorization_mode='sync', wrappers=[RecordEpisodes])"
+            )
+        super().__init__(env)
+        check_frame_source(frame_source, env.observation_space, env.render_mode, None)
+        self.frame_source = frame_source
+        self.notes = dict(notes or {})
+        self.number: int | None = None
+        self._writer = EpisodeWriter(Path(out))
+        self._ale = getattr(env.unwrapped, "ale", None)
+        # Also when the program ends without a close. It must not hold the environment.
+        weakref.finalize(self, EpisodeWriter.close, self._writer)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The episodes that are known to be written: :meth:`flush` and :meth:`close` ask."""
+        return list(self._writer.folders)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Ends the episode that is being recorded, if there is one, and starts the next."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._begin(observation, info, seed)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the environment and records the step.
+
+        Raises:
+            OSError: a frame could not be written; its episode is lost.
+        """
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if self._writer.is_open:
+            self._writer.add(
+                self._frame(observation),
+                lives=self._lives(info),
+                ram=self._ram(),
+                action=int(action) if isinstance(self.action_space, gym.spaces.Discrete) else None,
+                reward=float(reward),
+                terminated=bool(terminated),
+                truncated=bool(truncated),
+            )
+        else:  # a wrapper below has reset by itself
+            self._begin(observation, info, None)
+        if terminated or truncated:
+            self._writer.finish()
+        return observation, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Writes what is still to be written, then closes the environment."""
+        try:
+            self._writer.close()
+        finally:
+            super().close()
+
+    def flush(self) -> None:
+        """Ends the episode that is being recorded and waits until all is written.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        self._writer.flush()
+
+    def cut(self) -> None:
+        """Ends the episode that is being recorded; its last step is marked as truncated."""
+        self._writer.finish()
+
+    def _begin(self, observation: Any, info: dict[str, Any], seed: int | None) -> None:
+        self._writer.begin(self._frame(observation), self._lives(info), self._ram(), self._meta(seed), self.number)
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        return last_frame(observation if self.frame_source == "obs" else self.env.render())
+
+    def _lives(self, info: dict[str, Any]) -> int:
+        return int(info["lives"]) if "lives" in info else self._ale.lives() if self._ale else 0
+
+    def _ram(self) -> np.ndarray | None:
+        return self._ale.getRAM() if self._ale else None
+
+    def _meta(self, seed: int | None) -> dict[str, Any]:
+        spec = self.env.spec
+        frameskip = spec.kwargs.get("frameskip") if spec else None
+        if self.env.has_wrapper_attr("frame_skip") and isinstance(frameskip, int):
+            frameskip *= self.env.get_wrapper_attr("frame_skip")  # of AtariPreprocessing
+        return {
+            "env_id": spec.id if spec else None,
+            "frameskip": frameskip,
+            "action_meanings": action_meanings(self.env),
+            "seed": seed,
+            **self.notes,
+        }
 
 
-def make_policy(env: gym.Env[Any, Any], name: str, rng: np.random.Generator, skill: float) -> Policy:
-    """The named policy for this environment.
+@dataclasses.dataclass
+class Recording:
+    """An episode that is being written: its hidden folder, and what is known of it so far."""
 
-    Raises:
-        DataError: the name is unknown, or the scripted player does not know this game.
+    part: Path
+    number: int | None
+    meta: dict[str, Any]
+    lives: list[int]
+    ram: list[np.ndarray | None]
+    actions: list[int | None] = dataclasses.field(default_factory=list)
+    rewards: list[float] = dataclasses.field(default_factory=list)
+    terminated: list[bool] = dataclasses.field(default_factory=list)
+    truncated: list[bool] = dataclasses.field(default_factory=list)
+
+    def truth(self) -> Truth:
+        """What is known of its whole steps, cut where it has not ended by itself."""
+        steps = len(self.actions)
+        terminated, truncated = (np.array(array[:steps], dtype=bool) for array in (self.terminated, self.truncated))
+        truncated[-1] |= not terminated[-1]
+        ram = [row for row in self.ram[: steps + 1] if row is not None]
+        return Truth(
+            actions=None if None in self.actions else np.array(self.actions, dtype=np.int64),
+            rewards=np.array(self.rewards[:steps], dtype=np.float32),
+            terminated=terminated,
+            truncated=truncated,
+            lives=np.array(self.lives[: steps + 1], dtype=np.int64),
+            ram=np.stack(ram) if ram else None,
+            meta=self.meta,
+        )
+
+
+class EpisodeWriter:
+    """Writes episodes: frames in the background, the truth beside them at the end.
+
+    Args:
+        out: folder to write to; made with the first episode.
+
+    Attributes:
+        folders: the episodes that are known to be written.
     """
-    meanings = action_meanings(env)
-    if name == "random":
-        return RandomPolicy(len(meanings), rng)
-    if name != "scripted":
-        raise DataError(f"unknown policy '{name}'; take 'scripted' or 'random'")
-    if "Breakout" not in (env.spec.id if env.spec else ""):
-        raise DataError("the scripted player knows only Breakout; take --policy random for other games")
-    return BreakoutPlayer(meanings, rng, skill)
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folders: list[Path] = []
+        self._recording: Recording | None = None
+        self._begun = 0
+        self._frames: FrameWriter | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an episode has begun and not ended."""
+        return self._recording is not None
+
+    def begin(
+        self, frame: np.ndarray, lives: int, ram: np.ndarray | None, meta: dict[str, Any], number: int | None = None
+    ) -> None:
+        """Starts an episode with its first frame (H, W, 3) uint8; ends the one before.
+
+        ``number`` is its name; None takes the next free one.
+        """
+        self.finish()
+        self._frames = self._frames or FrameWriter((frame.shape[0], frame.shape[1]))
+        # Many processes may write to one folder.
+        part = self.out / f".{os.getpid()}-{id(self)}-{self._begun}.part"
+        self._begun += 1
+        self._recording = Recording(part, number, meta, [lives], [ram])
+        self._save(0, frame)
+
+    def add(
+        self,
+        frame: np.ndarray,
+        *,
+        lives: int,
+        ram: np.ndarray | None,
+        action: int | None,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+    ) -> None:
+        """Adds a step and the frame that it led to."""
+        recording = self._recording
+        assert recording is not None
+        try:
+            self._save(len(recording.actions) + 1, frame)
+            recording.lives.append(lives)
+            recording.ram.append(ram)
+            recording.rewards.append(reward)
+            recording.terminated.append(terminated)
+            recording.truncated.append(truncated)
+            recording.actions.append(action)  # last: a step that Ctrl-C breaks off does not count
+        except KeyboardInterrupt:
+            self.finish()
+            raise
+
+    def finish(self) -> None:
+        """Ends the episode, if one is open; it is named when its frames are written."""
+        recording, self._recording = self._recording, None
+        if recording is None:
+            return
+        with self._writing() as frames:
+            if recording.actions:
+                recording.part.mkdir(parents=True, exist_ok=True)
+                write_truth(recording.part / TRUTH_FILE, recording.truth())
+                frames.rename(recording.part, self.out, recording.number, len(recording.actions) + 1)
+            else:
+                frames.drop(recording.part)
+
+    def flush(self) -> None:
+        """Ends the open episode and waits until all is written.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        self.finish()
+        if self._frames:
+            with self._writing() as frames:
+                self.folders += frames.flush()
+
+    def close(self) -> None:
+        """As :meth:`flush`, and ends the process that writes; a later episode starts another."""
+        try:
+            self.flush()
+        finally:
+            frames, self._frames = self._frames, None
+            if frames:
+                frames.close()
+
+    def _save(self, number: int, frame: np.ndarray) -> None:
+        assert self._recording is not None
+        with self._writing() as frames:
+            frames.save(self._recording.part / f"{number}.png", frame)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[FrameWriter]:
+        """The writer of frames; when something cannot be written, it ends, and the open episode with it."""
+        assert self._frames is not None
+        try:
+            yield self._frames
+        except OSError:
+            self._frames.close()
+            self._recording = self._frames = None
+            raise
 
 
-def action_meanings(env: gym.Env[Any, Any]) -> list[str]:
-    """What the environment's actions mean, such as ``["NOOP", "FIRE", "RIGHT", "LEFT"]``."""
-    meanings: Callable[[], list[str]] = env.unwrapped.get_action_meanings  # type: ignore[attr-defined]
-    return meanings()
-
-
-def _record_episode(
-    env: gym.Env[Any, Any], folder: Path, policy: Policy, max_steps: int, seed: int, notes: dict[str, Any]
-) -> int:
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        truth = _play(env, part, policy, max_steps, seed, notes)
-        write_truth(part / TRUTH_FILE, truth)
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return truth.num_frames or 0
-
-
-def _play(
-    env: gym.Env[Any, Any], folder: Path, policy: Policy, max_steps: int, seed: int, notes: dict[str, Any]
-) -> Truth:
-    ale = env.unwrapped.ale  # type: ignore[attr-defined]
-    observation, info = env.reset(seed=seed)
-    save_frame(folder / "0.png", observation)
-    ram, lives = [ale.getRAM()], [info.get("lives", 0)]
-    actions, rewards, terminated, truncated = [], [], [], []
-    for step in range(1, max_steps + 1):
-        action = policy(ram[-1])
-        observation, reward, ended, cut, info = env.step(action)
-        save_frame(folder / f"{step}.png", observation)
-        actions.append(action)
-        rewards.append(reward)
-        terminated.append(ended)
-        truncated.append(cut or (step == max_steps and not ended))
-        ram.append(ale.getRAM())
-        lives.append(info.get("lives", 0))
-        if ended or cut:
-            break
-    spec = env.spec
-    meta = {
-        "env_id": spec.id if spec else None,
-        "frameskip": spec.kwargs.get("frameskip") if spec else None,
-        "action_meanings": action_meanings(env),
-        "seed": seed,
-        **notes,
-    }
-    return Truth(
-        actions=np.array(actions, dtype=np.int64),
-        rewards=np.array(rewards, dtype=np.float32),
-        terminated=np.array(terminated, dtype=bool),
-        truncated=np.array(truncated, dtype=bool),
-        lives=np.array(lives, dtype=np.int64),
-        ram=np.stack(ram).astype(np.uint8),
-        meta=meta,
-    )
-
-
-def save_frame(path: Path, frame: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB as a lossless RGB PNG."""
-    Image.fromarray(frame).save(path, format="png", compress_level=PNG_LEVEL)
+def action_meanings(env: gym.Env[Any, Any]) -> list[str] | None:
+    """What an Atari environment's actions mean, such as ``["NOOP", "FIRE", "RIGHT", "LEFT"]``; None for others."""
+    meanings: Callable[[], list[str]] | None = getattr(env.unwrapped, "get_action_meanings", None)
+    return meanings() if meanings else None

@@ -1,0 +1,203 @@
+"""Writes the frames of episodes as PNG files from a process of its own, so that the environment hardly waits.
+
+Threads will not do: the emulator holds the interpreter's lock, and both together are no faster than one after another.
+Frames go through memory that both processes map; what to do with them goes through a pipe, in lines so short that each
+arrives whole or not at all, whenever Ctrl-C strikes. The process ends when the pipe does, and what it has not
+finished then it deletes: if the environment's process is killed, only whole episodes are left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import mmap
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from PIL import Image
+
+PNG_LEVEL = 3
+PNG_STRATEGY = 3  # run lengths: Breakout frames are flat areas, and take 706 bytes, not 1,257, in the same time
+SLOTS = 256
+"""Frames that may wait to be written (25 MB of Breakout); then the environment waits."""
+HEADER = 16  # bytes in front of the frames: how many of them have been written, how many lines have been done
+
+
+class FrameWriter:
+    """Hands frames to a process that writes them.
+
+    Args:
+        frame_size: (H, W) of the frames.
+    """
+
+    def __init__(self, frame_size: tuple[int, int]) -> None:
+        self.frame_size = frame_size
+        size = 3 * frame_size[0] * frame_size[1]
+        handle = anonymous_file()
+        os.ftruncate(handle, HEADER + SLOTS * size)
+        self._memory = mmap.mmap(handle, HEADER + SLOTS * size)
+        self._slots = np.frombuffer(self._memory, np.uint8, offset=HEADER).reshape(SLOTS, *frame_size, 3)
+        self._sent = self._told = self._named = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lapa_envs.writer", str(handle), *map(str, frame_size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[handle],
+            start_new_session=True,  # Ctrl-C in a terminal goes to all that it runs
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        os.close(handle)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._lines, self._answers = self._process.stdin.fileno(), self._process.stdout
+
+    def save(self, path: Path, frame: np.ndarray) -> None:
+        """Has (H, W, 3) uint8 RGB written to ``path``; waits while too many frames do.
+
+        Raises:
+            OSError: a frame could not be written, this one or one before.
+            ValueError: the frame has another size than the first.
+        """
+        if frame.shape != (*self.frame_size, 3):
+            raise ValueError(f"frames changed from {(*self.frame_size, 3)} to {frame.shape} within a recording")
+        self._wait(lambda written, done: self._sent - written < SLOTS)
+        slot = self._sent % SLOTS
+        self._slots[slot] = frame
+        self._sent += 1  # before it is true: one slot less is no harm, one too many would be
+        self._tell(save=str(path), slot=slot)
+
+    def rename(self, part: Path, out: Path, number: int | None, num_frames: int) -> None:
+        """Once its frames are written, names an episode: ``out``/``number``, or the next free number.
+
+        Frames beyond ``num_frames``, of a step that was broken off, are deleted.
+        """
+        self._named += 1
+        self._tell(rename=str(part), out=str(out), number=number, num_frames=num_frames)
+
+    def drop(self, part: Path) -> None:
+        """Deletes an episode in which nothing was done."""
+        self._tell(drop=str(part))
+
+    def flush(self) -> list[Path]:
+        """Waits until all is done; the folders that were named since the last call.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        self._wait(lambda written, done: done >= self._told)
+        folders: list[Path] = []
+        while len(folders) < self._named:
+            folders.append(Path(json.loads(self._answers.readline())["folder"]))
+        self._named = 0
+        return folders
+
+    def close(self) -> None:
+        """Ends the process when all is done."""
+        self._process.stdin.close()  # type: ignore[union-attr] # it is a pipe
+        self._answers.close()
+        self._process.wait()
+
+    def _wait(self, until: Callable[[int, int], bool]) -> None:
+        while not until(*struct.unpack_from("<qq", self._memory)):
+            if self._process.poll() is not None:
+                self._fail()
+            time.sleep(0.001)
+
+    def _tell(self, **message: Any) -> None:
+        self._told += 1
+        try:
+            # Not through a buffer: up to PIPE_BUF bytes, 4096 on Linux, go whole or not at all.
+            os.write(self._lines, json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            self._fail()
+
+    def _fail(self) -> NoReturn:
+        """Raises what ended the process."""
+        answers = [json.loads(line) for line in self._answers]
+        self.close()
+        error = answers[-1].get("error") if answers else None
+        raise OSError(*error or (errno.EPIPE, "the process that writes frames was killed", "lapa_envs.writer"))
+
+
+def anonymous_file() -> int:
+    """Handle of a file without a name, in memory where the system has such; it goes with its last process."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("lapa-frames")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def next_number(out: Path) -> int:
+    """One past the highest number that an episode folder has."""
+    numbers = (int(path.name) for path in out.iterdir() if path.name.isdecimal()) if out.is_dir() else ()
+    return 1 + max(numbers, default=-1)
+
+
+def name_episode(part: Path, out: Path, number: int | None) -> Path:
+    """Renames ``part`` to ``out``/``number``, or to the next number that is free."""
+    number = next_number(out) if number is None else number
+    while True:
+        folder = out / str(number)
+        try:
+            return part.rename(folder)  # of several processes that want the number, one gets it
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            number += 1
+
+
+def save_frame(path: Path, frame: np.ndarray) -> None:
+    """Writes (H, W, 3) uint8 RGB as a lossless RGB PNG."""
+    Image.fromarray(frame).save(path, format="png", compress_level=PNG_LEVEL, compress_type=PNG_STRATEGY)
+
+
+def main(arguments: list[str]) -> int:
+    """Does what the lines on standard input say; answers with the folders named, or the error that ended it."""
+    handle, height, width = map(int, arguments)
+    with mmap.mmap(handle, 0) as memory:
+        slots = np.frombuffer(memory, np.uint8, offset=HEADER).reshape(SLOTS, height, width, 3)
+        written, open_part = 0, None
+        try:
+            for done, line in enumerate(sys.stdin.buffer, start=1):
+                message = json.loads(line)
+                if "save" in message:
+                    path = Path(message["save"])
+                    open_part = path.parent
+                    open_part.mkdir(parents=True, exist_ok=True)
+                    save_frame(path, slots[message["slot"]])
+                    written += 1
+                elif "drop" in message:
+                    shutil.rmtree(message["drop"], ignore_errors=True)
+                else:
+                    open_part = None
+                    (Path(message["rename"]) / f"{message['num_frames']}.png").unlink(missing_ok=True)
+                    folder = name_episode(Path(message["rename"]), Path(message["out"]), message["number"])
+                    answer(folder=str(folder))
+                struct.pack_into("<qq", memory, 0, written, done)
+        except OSError as error:
+            answer(error=[error.errno, error.strerror, error.filename])
+        finally:
+            del slots
+            if open_part:
+                shutil.rmtree(open_part, ignore_errors=True)
+    return 0
+
+
+def answer(**message: Any) -> None:
+    """Says something to the environment's process, if it still lives."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

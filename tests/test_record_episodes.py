@@ -1,0 +1,301 @@
+"""The recording wrapper: whatever plays and however it ends, what was played is on disk, whole and lossless."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from PIL import Image
+
+from lapa.data.episodes import list_episodes, read_episode
+from lapa.errors import DataError
+from lapa_envs import RecordEpisodes, make_env
+
+SIZE = (30, 20)
+
+
+class NoiseEnv(gym.Env[Any, Any]):
+    """Noise of a small size; every tenth step ends an episode."""
+
+    observation_space = gym.spaces.Box(0, 255, (*SIZE, 3), np.uint8)
+    action_space: gym.Space[Any] = gym.spaces.Discrete(5)
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.buffer = np.zeros((*SIZE, 3), dtype=np.uint8)  # shown again and again, as some environments do
+        self.closed = False
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self._draw(), 0.5 * self.steps, self.steps == 10, False, {}
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _draw(self) -> np.ndarray:
+        self.buffer[:] = self.np_random.integers(0, 256, self.buffer.shape, dtype=np.uint8)
+        return self.buffer
+
+
+def play(env: gym.Env[Any, Any], steps: int, seed: int = 0) -> list[list[np.ndarray]]:
+    """The frames of each episode, actions being 0, 1, 2, 3, 4, 0, ..."""
+    episodes = [[env.reset(seed=seed)[0].copy()]]
+    for step in range(steps):
+        frame, _, terminated, truncated, _ = env.step(step % env.action_space.n)
+        episodes[-1].append(frame.copy())
+        if (terminated or truncated) and step < steps - 1:
+            episodes.append([env.reset()[0].copy()])
+    return episodes
+
+
+def pictures(root: Path, name: str) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path)) for path in read_episode(root, name).paths])
+
+
+def test_every_frame_is_written_as_it_was_shown(tmp_path: Path) -> None:
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    episodes = play(env, 25)
+    env.close()
+    assert env.unwrapped.closed
+    assert env.folders == [tmp_path / name for name in "012"]
+    for name, frames in zip("012", episodes, strict=True):
+        np.testing.assert_array_equal(pictures(tmp_path, name), np.stack(frames))
+    truth = read_episode(tmp_path, "1").truth
+    assert truth.actions.tolist() == [0, 1, 2, 3, 4] * 2
+    assert truth.rewards.tolist() == [0.5 * step for step in range(1, 11)]
+    assert truth.terminated.tolist() == [False] * 9 + [True]
+    assert not truth.truncated.any()
+    assert truth.ram is None
+
+
+def test_close_ends_an_episode_in_its_midst_and_says_that_it_was_cut(tmp_path: Path) -> None:
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    play(env, 13)
+    env.close()
+    assert read_episode(tmp_path, "0").truth.truncated.tolist() == [False] * 10
+    assert read_episode(tmp_path, "1").truth.truncated.tolist() == [False, False, True]
+
+
+def test_reset_ends_an_episode_in_its_midst(tmp_path: Path) -> None:
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    play(env, 3)
+    env.reset()
+    env.reset()  # nothing was done in between
+    play(env, 2)
+    env.close()
+    assert [len(read_episode(tmp_path, name).paths) for name in list_episodes(tmp_path)] == [4, 3]
+
+
+def test_flush_waits_until_all_is_there_and_recording_goes_on(tmp_path: Path) -> None:
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    for count in (1, 2, 3):
+        play(env, 10)
+        env.flush()
+        assert len(env.folders) == count
+        assert len(list_episodes(tmp_path)) == count
+    env.close()
+
+
+def test_more_frames_than_can_wait_are_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NoiseEnv, "step", lambda self, action: (self._draw(), 0.0, False, False, {}))
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    (frames,) = play(env, 700)
+    env.close()
+    np.testing.assert_array_equal(pictures(tmp_path, "0"), np.stack(frames))
+
+
+def test_episodes_that_are_there_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    for _ in range(2):
+        env = RecordEpisodes(NoiseEnv(), tmp_path)
+        play(env, 10)
+        env.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "9"]
+    assert list((tmp_path / "7").iterdir()) == []
+
+
+def test_many_processes_may_share_a_folder(tmp_path: Path) -> None:
+    envs = gym.vector.AsyncVectorEnv([lambda: RecordEpisodes(NoiseEnv(), tmp_path)] * 3)
+    envs.reset(seed=0)
+    for _ in range(21):  # two episodes, with the step that resets between them
+        envs.step(np.zeros(3, dtype=np.int64))
+    envs.close()
+    assert list_episodes(tmp_path) == [str(number) for number in range(6)]
+    for name in list_episodes(tmp_path):
+        assert read_episode(tmp_path, name).truth.num_frames == 11
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_the_agent_does_not_see_can_be_recorded(tmp_path: Path) -> None:
+    inner = make_env(frameskip=1, repeat_action_probability=0.0, render_mode="rgb_array")
+    agent = gym.wrappers.AtariPreprocessing(inner, noop_max=0, frame_skip=4)
+    env = RecordEpisodes(
+        gym.wrappers.FrameStackObservation(agent, 4), tmp_path, frame_source="render", notes={"by": "me"}
+    )
+    play(env, 5)
+    env.close()
+    episode = read_episode(tmp_path, "0")
+    plain = make_env(frameskip=4, repeat_action_probability=0.0)
+    (frames,) = play(plain, 5)
+    plain.close()
+    np.testing.assert_array_equal(pictures(tmp_path, "0"), np.stack(frames))
+    meta = episode.truth.meta
+    assert (meta["frameskip"], meta["env_id"], meta["seed"], meta["by"]) == (4, "ALE/Breakout-v5", 0, "me")
+    assert meta["action_meanings"] == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    assert episode.truth.ram.shape == (6, 128)
+    assert episode.truth.lives.tolist() == [5] * 6
+
+
+def test_actions_that_are_no_numbers_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NoiseEnv, "action_space", gym.spaces.Box(-1, 1, (2,)))
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    env.reset()
+    env.step(env.action_space.sample())
+    env.close()
+    assert read_episode(tmp_path, "0").truth.actions is None
+
+
+def test_a_wrapper_below_that_resets_by_itself_starts_an_episode(tmp_path: Path) -> None:
+    env = RecordEpisodes(gym.wrappers.Autoreset(NoiseEnv()), tmp_path)
+    env.reset()
+    for _ in range(15):
+        env.step(0)
+    env.close()
+    assert [len(read_episode(tmp_path, name).paths) for name in "01"] == [11, 5]
+
+
+def test_its_spec_makes_it_again(tmp_path: Path) -> None:
+    env = RecordEpisodes(make_env(), tmp_path, notes={"by": "me"})
+    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    play(again, 2)
+    again.close()
+    assert read_episode(tmp_path, "0").truth.meta["by"] == "me"
+    env.close()
+
+
+# Ends of other kinds
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_record_episodes import NoiseEnv
+from lapa_envs import RecordEpisodes
+env = RecordEpisodes(NoiseEnv(), {out!r})
+env.reset(seed=0)
+print("playing", flush=True)
+for step in range({steps}):
+    *_, terminated, _, _ = env.step(0)
+    if terminated:
+        env.reset()
+{end}
+"""
+
+
+def script(out: Path, steps: int, end: str = "") -> list[str]:
+    text = SCRIPT.format(tests=str(Path(__file__).parent), out=str(out), steps=steps, end=end)
+    return [sys.executable, "-c", text]
+
+
+@pytest.mark.parametrize("end", ["", "raise RuntimeError('planted')", "sys.exit(3)"])
+def test_a_program_that_ends_without_close_loses_nothing(end: str, tmp_path: Path) -> None:
+    done = subprocess.run(script(tmp_path, 17, end), capture_output=True, text=True, timeout=60)
+    assert ("planted" in done.stderr) == ("planted" in end)
+    assert [len(read_episode(tmp_path, name).truth.actions) for name in list_episodes(tmp_path)] == [10, 7]
+    assert read_episode(tmp_path, "1").truth.truncated[-1]
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.3, 0.8])
+def test_ctrl_c_loses_nothing(delay: float, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        script(tmp_path, 10**9), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all that it runs
+    _, errors = process.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in errors
+    episodes = [read_episode(tmp_path, name) for name in list_episodes(tmp_path)]
+    assert all(len(episode.truth.actions) == 10 for episode in episodes[:-1])
+    assert episodes[-1].truth.truncated[-1] or episodes[-1].truth.terminated[-1]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.3, 0.8])
+def test_a_killed_process_leaves_only_whole_episodes(delay: float, tmp_path: Path) -> None:
+    process = subprocess.Popen(script(tmp_path, 10**9), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while list(tmp_path.glob(".*")) and time.monotonic() < deadline:
+        time.sleep(0.05)  # the process that writes ends after it
+    assert not list(tmp_path.glob(".*"))
+    for name in [path.name for path in tmp_path.iterdir()]:
+        truth = read_episode(tmp_path, name).truth
+        assert truth.num_frames == 11
+        assert truth.terminated[-1]
+
+
+def step_until_told(env: gym.Env[Any, Any]) -> None:
+    for _ in range(1000):
+        env.step(0)
+        time.sleep(0.01)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    env = RecordEpisodes(NoiseEnv(), tmp_path / "file" / "bulk_videos")
+    env.reset()
+    with pytest.raises(NotADirectoryError, match="file"):
+        step_until_told(env)
+    env.close()
+
+
+def test_a_writer_that_is_killed_is_told(tmp_path: Path) -> None:
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    play(env, 3)
+    assert env._writer._frames is not None
+    env._writer._frames._process.kill()
+    with pytest.raises(BrokenPipeError, match="the process that writes frames was killed"):
+        step_until_told(env)
+    play(env, 10)  # goes on with another
+    env.close()
+    assert len(read_episode(tmp_path, "0").paths) == 11
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (
+            lambda: gym.make("CartPole-v1"),
+            {},
+            r"a recording wants observations of \(rows, columns, 3\) uint8.*CartPole|Box",
+        ),
+        (lambda: gym.vector.SyncVectorEnv([NoiseEnv]), {}, "takes a single environment; wrap each one"),
+        (NoiseEnv, {"frame_source": "render"}, "needs render_mode='rgb_array', not None; pass it to gym.make"),
+        (NoiseEnv, {"frame_source": "ram"}, "frame_source 'ram' is unknown; take one of obs, render"),
+    ],
+    ids=["no frames", "vector", "render mode", "frame source"],
+)
+def test_what_does_not_fit_is_refused_at_once(make: Any, options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    env = make()
+    with pytest.raises(DataError, match=said) as caught:
+        RecordEpisodes(env, tmp_path, **options)
+    assert "\n" not in str(caught.value)
+    env.close()
