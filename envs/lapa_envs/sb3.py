@@ -25,8 +25,8 @@ class Sb3Policy:
     """Plays the policy network of a saved PPO, A2C or DQN agent; its choices are drawn as in training.
 
     The agent sees what its saved observation space says: the environment's own observation if it has that shape; else,
-    for a stack of square grey pictures (k, S, S) or (S, S, k), the frames made grey and shrunk, the last k of them, as
-    Atari preprocessing does. At the start and after each lost life it presses FIRE, if the game has it, as agents
+    for a stack of square grey pictures (k, S, S), the frames made grey and shrunk, the last k of them, as Atari
+    preprocessing does. At the start and after each lost life it presses FIRE, if the game has it, as agents
     trained with that preprocessing never learn to.
 
     Only the network is read, as tensors; of what else is pickled in the file, nothing but names of network classes is
@@ -48,8 +48,8 @@ class Sb3Policy:
         self._shape, self._policy = load_policy(path, env.action_space)
         self._pictures: deque[np.ndarray] | None = None
         if self._shape not in (env.observation_space.shape, _channels_first(env.observation_space.shape)):
-            depth, side, other = min(self._shape), *sorted(self._shape)[1:]
-            if len(self._shape) != 3 or side != other:
+            depth, side, width = self._shape if len(self._shape) == 3 else (0, 0, -1)
+            if side != width:
                 raise DataError(
                     f"sb3:{path}: the agent wants observations of {self._shape}, which cannot be made of "
                     f"{env.observation_space}; play it in its own environment under RecordEpisodes"
@@ -77,7 +77,7 @@ class Sb3Policy:
         if not self._pictures:
             self._pictures.extend([picture] * (self._pictures.maxlen or 1))
         self._pictures.append(picture)
-        return np.stack(self._pictures, axis=0 if self._shape[0] < self._side else -1)
+        return np.stack(self._pictures)
 
 
 def load_policy(path: Path, action_space: gym.Space[Any]) -> tuple[tuple[int, ...], Any]:
