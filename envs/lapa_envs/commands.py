@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lapa.cli import DEFAULT_CHECKPOINT, Subparsers, command
+from lapa.cli import DEFAULT_CHECKPOINT, DEFAULT_DATASET, Subparsers, command
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -129,6 +129,34 @@ def run_label(arguments: argparse.Namespace) -> None:
     print(
         f"labelled {len(steps)} steps live at {rate:.0f} steps/s" + (f" into {arguments.out}" if arguments.out else "")
     )
+
+
+def export(subparsers: Subparsers) -> None:
+    """``lapa export``."""
+    parser = command(subparsers, "export", run_export, "Write the latent-action dataset in a format that others read.")
+    parser.add_argument(
+        "--dataset", type=Path, default=Path(DEFAULT_DATASET), help="what extract wrote (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--to",
+        choices=("minari", "npz"),
+        required=True,
+        help="minari: HDF5, lossless, the latent action as the action; npz: a file for each episode",
+    )
+    parser.add_argument("--out", type=Path, default=Path("datasets"), help="folder to write (default: %(default)s)")
+    parser.add_argument("--id", default="latent-actions-v0", help="name of the Minari dataset (default: %(default)s)")
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Exports."""
+    from lapa.extraction import LatentActionDataset
+    from lapa_envs.export import to_minari, to_npz
+
+    dataset = LatentActionDataset(arguments.dataset)
+    if arguments.to == "minari":
+        to_minari(dataset, arguments.out, arguments.id)
+    else:
+        to_npz(dataset, arguments.out)
 
 
 def demo(subparsers: Subparsers) -> None:
