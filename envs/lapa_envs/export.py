@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,17 @@ def to_minari(
     folder = out / dataset_id
     with new_folder(folder, inside=dataset_id) as root, minari_root(root):
         shape = dataset.store.frame(0).shape
-        made = minari.create_dataset_from_buffers(
-            dataset_id,
-            [],
-            observation_space=gym.spaces.Box(0, 255, shape, np.uint8),
-            action_space=code_space(dataset),
-            description="Game frames with latent actions, labelled by lapa; the true action is in the infos.",
-            jpeg_encoding=False,
-        )
+        with warnings.catch_warnings():
+            # Who wrote it, and with what code, is for the user to add.
+            warnings.simplefilter("ignore", UserWarning)
+            made = minari.create_dataset_from_buffers(
+                dataset_id,
+                [],
+                observation_space=gym.spaces.Box(0, 255, shape, np.uint8),
+                action_space=code_space(dataset),
+                description="Game frames with latent actions, labelled by lapa; the true action is in the infos.",
+                jpeg_encoding=False,
+            )
         for number, piece in enumerate(with_progress(dataset)):
             with h5py.File(made.storage.data_path / "main_data.hdf5", "a", track_order=True) as file:
                 # Minari adds to a dataset that is there, and reads a compressed one as any other.
