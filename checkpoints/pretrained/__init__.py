@@ -8,3 +8,8 @@ from pathlib import Path
 def default_checkpoint() -> Path:
     """File of the Breakout model of preset ``laptop``."""
     return Path(__file__).with_name("breakout_laptop.pt")
+
+
+def default_reader() -> Path:
+    """File of what reads actions and events from its codes."""
+    return Path(__file__).with_name("breakout_laptop_reader.npz")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +50,8 @@ def run_record(arguments: argparse.Namespace) -> None:
     """Plays and records."""
     from lapa_envs.playing import record as record_episodes
 
-    check_record(arguments)
+    check_positive(arguments, "episodes", "steps", "max_steps", "frameskip", "workers")
+    check_skill(arguments.skill)
     make = functools.partial(open_env, arguments.env, frameskip=arguments.frameskip)
     folders = record_episodes(
         make,
@@ -67,22 +67,30 @@ def run_record(arguments: argparse.Namespace) -> None:
     print(f"recorded {len(folders)} episodes into {arguments.out}")
 
 
-def check_record(arguments: argparse.Namespace) -> None:
-    """Checks the numbers.
+def check_positive(arguments: argparse.Namespace, *names: str) -> None:
+    """Checks numbers that must be positive, where they are given.
 
     Raises:
-        DataError: one makes no sense.
+        DataError: one is not.
     """
     from lapa.errors import DataError
 
-    for name in ("episodes", "steps", "max_steps", "frameskip", "workers"):
+    for name in names:
         value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise DataError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    if arguments.skill and not 0 <= arguments.skill[0] <= arguments.skill[1] <= 1:
-        raise DataError(
-            f"--skill {arguments.skill[0]} {arguments.skill[1]}: must be two shares in [0, 1], low then high"
-        )
+        if value is not None and value <= 0:
+            raise DataError(f"--{name.replace('_', '-')} {value}: must be more than 0")
+
+
+def check_skill(skill: list[float] | None) -> None:
+    """Checks the range of skills, where it is given.
+
+    Raises:
+        DataError: it is none.
+    """
+    from lapa.errors import DataError
+
+    if skill and not 0 <= skill[0] <= skill[1] <= 1:
+        raise DataError(f"--skill {skill[0]} {skill[1]}: must be two shares in [0, 1], the lower first")
 
 
 def open_env(env_id: str, **options: Any) -> gym.Env[Any, Any]:
@@ -104,30 +112,40 @@ def open_env(env_id: str, **options: Any) -> gym.Env[Any, Any]:
 
 def label(subparsers: Subparsers) -> None:
     """``lapa label``."""
-    parser = command(subparsers, "label", run_label, "Play live and print the latent action of each step.")
+    parser = command(
+        subparsers, "label", run_label, "Play live; show each step, what the model draws, its codes and their meaning."
+    )
     parser.add_argument("--checkpoint", type=Path, help="(default: the model that comes with lapa)")
+    parser.add_argument("--reader", type=Path, help="what evaluate wrote to read codes (default: the checkpoint's)")
     parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
     add_policy(parser)
     parser.add_argument("--steps", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--frameskip", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="write one JSON line per step here instead of printing it")
+    parser.add_argument("--movie", type=Path, help="moving WebP file to write (default: live.webp, unless --web)")
+    parser.add_argument("--out", type=Path, help="write one JSON line per step here")
+    parser.add_argument("--web", action="store_true", help="show it on a local page, until Ctrl-C")
+    parser.add_argument("--port", type=int, default=8765, help="of the page; 0 takes any (default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=15.0, help="steps a second with --web (default: %(default)s)")
 
 
 def run_label(arguments: argparse.Namespace) -> None:
-    """Plays and labels."""
-    from lapa.data.files import write_text
-    from lapa_envs.live import label_live
+    """Plays, labels and shows."""
+    from lapa_envs.watching import watch
 
+    check_positive(arguments, "steps", "frameskip", "fps")
     env = open_env(arguments.env, frameskip=arguments.frameskip)
-    steps, rate = label_live(env, arguments.checkpoint, arguments.policy, arguments.steps, arguments.seed)
-    lines = "\n".join(json.dumps(step) for step in steps)
-    if arguments.out:
-        write_text(arguments.out, lines + "\n")
-    else:
-        print(lines)
-    print(
-        f"labelled {len(steps)} steps live at {rate:.0f} steps/s" + (f" into {arguments.out}" if arguments.out else "")
+    watch(
+        env,
+        arguments.checkpoint,
+        reader=arguments.reader,
+        policy=arguments.policy,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        movie=arguments.movie or (None if arguments.web else Path("live.webp")),
+        out=arguments.out,
+        port=arguments.port if arguments.web else None,
+        fps=arguments.fps,
     )
 
 

@@ -2,47 +2,148 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from lapa.evaluation.reading import READER_FILE, CodeReader, Reading, load_reader
 from lapa.progress import progress_bar
 from lapa_envs.labelling import LatentActionWrapper
 from lapa_envs.policies import make_policy
+from lapa_envs.pretrained import default_checkpoint, default_reader
+from lapa_envs.recording import action_meanings
+
+SKILL = 0.9
+"""Of the player, so that it errs now and then."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """A step as it was seen and labelled.
+
+    Attributes:
+        step: counted from 0.
+        frame: (H, W, 3) uint8, what came of it.
+        drawn: (H', W', C) uint8, the same as the model draws it from the frame before and the codes.
+        codes: (h, w) int64, or (1, 1) where the grid is a single token.
+        action: what was done.
+        action_name: what that is called.
+        reading: what the codes mean; None where nothing is known of it.
+    """
+
+    step: int
+    frame: np.ndarray
+    drawn: np.ndarray
+    codes: np.ndarray
+    action: int
+    action_name: str
+    reading: Reading | None
+
+    @property
+    def status(self) -> str:
+        """It in a line."""
+        read = f", read from the codes: {self.reading}" if self.reading else ""
+        return f"step {self.step}: {self.action_name}{read}"
+
+    def record(self) -> dict[str, Any]:
+        """It as plain values for a JSON line."""
+        codes = self.codes.tolist() if self.codes.size > 1 else int(self.codes.item())
+        record: dict[str, Any] = {"step": self.step, "action": self.action, "latent_action": codes}
+        if self.reading:
+            action, events = self.reading.action, self.reading.events
+            record["read_action"] = action[0] if action else None
+            record["read_events"] = [name for name, _ in events]
+        return record
+
+
+class Session:
+    """A game that is played and labelled, step by step.
+
+    Args:
+        env: an environment; :meth:`close` closes it.
+        checkpoint: a trained model; None takes the one that comes with the package.
+        policy: as :func:`lapa_envs.policies.make_policy` names it.
+        seed: of the environment and the player.
+        reader: what reads the codes; None reads nothing.
+        drawing: whether the model draws too.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        checkpoint: Path | None,
+        policy: str,
+        seed: int,
+        reader: CodeReader | None = None,
+        drawing: bool = False,
+    ) -> None:
+        self.env = LatentActionWrapper(env, str(checkpoint) if checkpoint else None, reconstruction=drawing)
+        self.policy = make_policy(env, policy, np.random.default_rng(seed), SKILL if policy == "scripted" else 1.0)
+        self.seed = seed
+        self.reader = reader
+        self.meanings = action_meanings(env) or []
+
+    def moments(self, steps: int) -> Iterator[Moment]:
+        """So many steps, resetting where episodes end."""
+        observation, info = self.env.reset(seed=self.seed)
+        for step in range(steps):
+            action = int(self.policy(observation, info))
+            observation, _, terminated, truncated, info = self.env.step(action)
+            codes = np.atleast_2d(info["latent_action"])
+            yield Moment(
+                step=step,
+                frame=observation,
+                drawn=info.get("latent_action_reconstruction", observation[:0]),
+                codes=codes,
+                action=action,
+                action_name=self.meanings[action] if action < len(self.meanings) else f"action {action}",
+                reading=self.reader.read(codes) if self.reader else None,
+            )
+            if terminated or truncated:
+                observation, info = self.env.reset()
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self.env.close()
+
+
+def find_reader(checkpoint: Path | None, digest: str, named: Path | None) -> CodeReader:
+    """What reads the codes of a checkpoint.
+
+    Args:
+        checkpoint: None is the one that comes with the package.
+        digest: of the checkpoint.
+        named: the file to take; None looks in the package, or in ``report/``.
+
+    Raises:
+        DataError: there is none, or it reads another checkpoint's codes.
+    """
+    if named is not None:
+        return load_reader(named, digest)
+    is_ours = checkpoint is None or checkpoint.resolve() == default_checkpoint().resolve()
+    return load_reader(default_reader() if is_ours else Path("report") / READER_FILE, digest)
 
 
 def label_live(
     env: gym.Env[Any, Any], checkpoint: Path | None, policy: str, steps: int, seed: int
 ) -> tuple[list[dict[str, Any]], float]:
-    """Plays so many steps, resetting where episodes end.
-
-    Args:
-        env: an ALE environment; it is closed at the end.
-        checkpoint: a trained model; None takes the one that comes with the package.
-        policy: ``"scripted"`` or ``"random"``.
-        steps: how many.
-        seed: of the environment and the player.
+    """Plays so many steps and says what was done, and how fast.
 
     Returns:
         One record per step (``step``, ``action``, ``latent_action``), and the steps per second.
     """
-    labelled = LatentActionWrapper(env, str(checkpoint) if checkpoint else None)
-    player = make_policy(env, policy, np.random.default_rng(seed), skill=0.9)
-    observation, info = labelled.reset(seed=seed)
+    session = Session(env, checkpoint, policy, seed)
     records = []
     started = time.monotonic()
     with progress_bar(total=steps, desc="label", unit="step") as bar:
-        for step in range(steps):
-            action = player(observation, info)
-            observation, _, terminated, truncated, info = labelled.step(action)
-            codes = info["latent_action"]
-            records.append({"step": step, "action": action, "latent_action": np.asarray(codes).tolist()})
+        for moment in session.moments(steps):
+            records.append(moment.record())
             bar.update()
-            if terminated or truncated:
-                observation, info = labelled.reset()
     rate = steps / (time.monotonic() - started)
-    labelled.close()
+    session.close()
     return records, rate

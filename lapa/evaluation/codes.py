@@ -21,6 +21,7 @@ from lapa.evaluation.codebook import CodeUse, code_names, code_use
 from lapa.evaluation.control import Counterfactual, controllability, counterfactual
 from lapa.evaluation.drawing import Drawn, batches
 from lapa.evaluation.probe import ProbeData, ProbeResult, probe_actions
+from lapa.evaluation.reading import CodeReader, event_reading_metrics, fit_reader
 from lapa.labelling import Labeller
 from lapa.model import LatentActionModel
 from lapa.progress import progress_bar
@@ -71,6 +72,7 @@ class CodeJudgement:
         events: codes against events, where the recording shows any.
         probe: what they tell of the true action, where the recording has it.
         action_names: of the probe's classes.
+        reader: what it takes to read actions and events from the codes of any transition.
         counterfactuals: some frames under other codes.
     """
 
@@ -82,6 +84,7 @@ class CodeJudgement:
     events: CodeEvents | None
     probe: ProbeResult | None
     action_names: list[str]
+    reader: CodeReader
     counterfactuals: list[Counterfactual]
 
 
@@ -109,7 +112,7 @@ def judge_codes(
 
     fitted = fitting_pairs(store, learnt, drawn.pairs)
     fitted_codes = label_all(model, fitted, batch_size) if fitted else None
-    events = None
+    events, seen = None, None
     if all(is_breakout(episode.truth, store.frame_size) for episode in episodes):
         notify("finding events")
         happens = np.concatenate([episode_events(store, episode) for episode in episodes])
@@ -122,7 +125,7 @@ def judge_codes(
     else:
         left_out.append("events: the recording is not Breakout at full size")
 
-    probe, names = None, []
+    probe, names, fitted_actions = None, [], None
     if fitted is None or fitted_codes is None:
         left_out.append("actions: the recording has none of the training episodes, on which probes are fitted")
     elif any(episode.truth.actions is None for episode in (*fitted.episodes, *episodes)):
@@ -134,7 +137,15 @@ def judge_codes(
             raise DataError(f"lag {lag}: no pair has an action so many steps before it; take a smaller one")
         probe = probe_actions(seen_data, asked_data, num_codes)
         metrics |= named("probe", probe.metrics)
+        if lag == 0:
+            fitted_actions = np.searchsorted(probe.classes, seen_data.actions)
         names = [action_name(int(label), episodes, store.frame_size) for label in probe.classes]
+    known = seen is not None or fitted_actions is not None
+    reader = fit_reader(
+        fitted_codes if known and fitted_codes is not None else codes, num_codes, fitted_actions, names, seen, EVENTS
+    )
+    if events is not None and seen is not None:
+        metrics |= named("reading", event_reading_metrics(reader, codes, events.happens, EVENTS))
     judgement = CodeJudgement(
         codes=told_apart,
         names=names_of_codes,
@@ -144,6 +155,7 @@ def judge_codes(
         events=events,
         probe=probe,
         action_names=names,
+        reader=reader,
         counterfactuals=pick_counterfactuals(model, drawn, use, events),
     )
     return judgement, metrics, left_out

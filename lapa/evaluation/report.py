@@ -32,6 +32,7 @@ from lapa.evaluation.pictures import (
     sheet,
     to_rgb,
 )
+from lapa.evaluation.reading import READER_FILE
 from lapa.tracking import read_lines
 
 METRICS_FILE = "metrics.json"
@@ -50,6 +51,8 @@ def write_report(
 ) -> Path:
     """Writes ``metrics.json``, the figures as PNG and WebP files, and ``report.html``, which holds them all.
 
+    Beside them ``code_reader.npz`` has what it takes to read actions and events from codes, for the live view.
+
     Args:
         out: the folder.
         checkpoint: the model that was judged.
@@ -67,6 +70,8 @@ def write_report(
         with atomic_file(out / name) as file:
             file.write(content)
     write_text(out / METRICS_FILE, numbers)
+    if evaluation.codes:
+        evaluation.codes.reader.save(out / READER_FILE, checkpoint.digest)
     path = out / "report.html"
     write_text(path, page)
     return path
@@ -358,6 +363,13 @@ def add_codes(page: Page, codes: CodeJudgement, metrics: Mapping[str, float]) ->
             page.add(f"<details{opened}><summary>code {codes.names[code]}: {stands_for[code]}</summary>")
             page.sheet(gallery_file(codes, code), f"transitions with code {codes.names[code]}")
             page.add("</details>")
+
+        if rows := tables.reading_rows(metrics, codes.events.names):
+            page.text(
+                "What a linear classifier, fitted on training episodes, reads from all codes of a grid together. The "
+                "average precision of guessing is the share of the transitions in which the event happens."
+            )
+            page.table(("event", "of transitions", "average precision", "precision", "recall"), rows)
 
     page.heading("Do the codes steer?", "control")
     page.text(

@@ -227,6 +227,17 @@ def probe_rows(metrics: Mapping[str, float]) -> list[Row]:
     ]
 
 
+def reading_rows(metrics: Mapping[str, float], events: Sequence[str]) -> list[Row]:
+    """Event, its share, and how well it is read from the codes."""
+    rows: list[Row] = []
+    for name in events:
+        group = f"reading/{name.replace(' ', '_')}"
+        if f"{group}/share" in metrics:
+            share, precision, recall = (percent(metrics[f"{group}/{f}"]) for f in ("share", "precision", "recall"))
+            rows.append((name, share, f"{metrics[f'{group}/average_precision']:.3f}", precision, recall))
+    return rows
+
+
 def chance(p: float) -> str:
     """Such as "0.132"."""
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
