@@ -37,10 +37,9 @@ async function follow(after) {
   try {
     const state = await (await fetch(`/state?after=${after}`)).json();
     if (state.step > after) {
-      const next = new Image();
-      next.src = `/frame.png?step=${state.step}`;
-      await next.decode();
-      view.src = next.src;
+      const picture = await (await fetch(`/frame.png?step=${state.step}`)).blob();
+      URL.revokeObjectURL(view.src);
+      view.src = URL.createObjectURL(picture);
       const line = document.createElement("li");
       line.textContent = state.status;
       log.prepend(line);
