@@ -2,7 +2,7 @@
 # make test    the tests, against the installed package
 # make check   the linters and the type checker
 # make format  rewrites the code in the house format
-# make bench   measures storage, loading, training and labelling
+# make bench   measures storage, loading, training, labelling, and what labelling and recording cost an environment
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,6 +30,7 @@ format: $(VENV)/.checked
 
 bench: $(VENV)/.installed
 	$(BIN)/python scripts/benchmark.py
+	$(BIN)/python scripts/benchmark_envs.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,4 +1,4 @@
-"""Measures the machine, storage, loading, training, encoding and live labelling; writes ``bench-<host kind>.json``.
+"""Measures the machine, storage, loading, training, encoding and labelling; writes ``bench-<host kind>.json``.
 
 Absolute figures drift with the machine; the ratios within one run hold. Frames are real Breakout, recorded into
 a temporary folder unless ``--data`` names a recording or a packed store. Each model runs in a process of its own, so
@@ -233,28 +233,6 @@ def measure_loading(store: FrameStore, seconds: float) -> dict[str, float]:
     return figures
 
 
-def measure_live(seconds: float) -> dict[str, float]:
-    """Milliseconds of a live step: the game alone, and with the label of the model that comes with the package."""
-    from lapa_envs import LatentActionWrapper
-    from lapa_envs.atari import make_env
-
-    def milliseconds(env: Any) -> float:
-        env.reset(seed=0)
-        env.action_space.seed(0)
-
-        def step() -> int:
-            *_, terminated, truncated, _ = env.step(env.action_space.sample())
-            if terminated or truncated:
-                env.reset()
-            return 1
-
-        return 1000 / rate(step, seconds)
-
-    game = milliseconds(make_env())
-    labelled = milliseconds(LatentActionWrapper(make_env()))
-    return {"game_ms": game, "labelled_ms": labelled, "label_ms": labelled - game}
-
-
 def measure_labelling(store: FrameStore, batch_size: int, seconds: float) -> float:
     """Pairs per second labelled by the model that comes with the package, in fp32 and with exact borders."""
     model = load_model(default_checkpoint())
@@ -361,7 +339,6 @@ def main() -> None:
             f"batch {batch_size}": in_a_process(measure_labelling, store, batch_size, seconds)
             for batch_size in ENCODING_BATCHES[kind]
         }
-        figures["live"] = measure_live(seconds)
     path = arguments.out / f"bench-{host_kind(device)}.json"
     write_text(path, json.dumps(figures, indent=2) + "\n")
     print(

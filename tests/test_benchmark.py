@@ -20,6 +20,14 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return benchmark
 
 
+@pytest.fixture
+def benchmark_envs(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    import benchmark_envs
+
+    monkeypatch.setattr(benchmark_envs, "ROUNDS", 2)
+    return benchmark_envs
+
+
 @pytest.mark.parametrize("placement", ["memory", "disk"])
 def test_the_engine_tells_its_rate_and_how_long_it_waits(
     benchmark: ModuleType, breakout_store: FrameStore, placement: str
@@ -45,3 +53,26 @@ def test_what_does_not_fit_is_said_in_its_row(benchmark: ModuleType) -> None:
 
 def test_each_machine_has_its_own_file(benchmark: ModuleType) -> None:
     assert benchmark.host_kind(benchmark.torch.device("cpu")).startswith("cpu-")
+
+
+def test_what_is_measured_in_turns_gets_a_rate_each(benchmark_envs: ModuleType) -> None:
+    turns = []
+    work = {name: lambda name=name: turns.append(name) or 1 for name in "ab"}
+    rates = benchmark_envs.in_turns(work, 0.01)
+    assert rates.keys() == {"a", "b"}
+    assert min(rates.values()) > 0
+    assert "".join(turns).count("ab") == "".join(turns).count("ba") + 1 == 2
+
+
+def test_labelling_and_recording_are_held_against_the_bare_game(benchmark_envs: ModuleType) -> None:
+    single = benchmark_envs.measure_single(0.2)
+    assert single["labelled_share"] == single["labelled_steps_per_s"] / single["bare_steps_per_s"]
+    assert 0 < single["labelled_share"] < 1
+    assert benchmark_envs.measure_long_recording(20)["recorded_steps_per_s"] > 0
+    assert benchmark_envs.measure_labels("debug", 8, 0.1) > 0
+
+
+def test_memory_is_compared_with_that_of_the_first_tenth(benchmark_envs: ModuleType) -> None:
+    found = benchmark_envs.measure_memory(20)
+    assert found["grown_mb"] == found["at_the_end_mb"] - found["after_a_tenth_mb"]
+    assert found["at_the_end_mb"] > 50

@@ -74,9 +74,7 @@ def test_the_whole_way_from_playing_to_live_labels(here: Path, capsys: pytest.Ca
     lines = [json.loads(line) for line in (here / "live.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert np.shape(lines[0]["latent_action"]) == (11, 8)
-    capsys.readouterr()
-    assert main(label) == 0
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()[:3]] == lines
+    assert (here / "live.webp").exists()
 
 
 def test_a_store_is_packed_once_and_reused(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
