@@ -74,6 +74,17 @@ def test_a_minari_dataset_reads_back_equal(
     assert read.storage.metadata["lapa"]["checkpoint"] == dataset.header["checkpoint"]
 
 
+@pytest.mark.parametrize("write", [to_minari, to_npz])
+def test_the_folder_may_be_relative(
+    write: Callable[..., object], dataset: LatentActionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(dataset, Path("out"), notify=quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    if write is to_minari:
+        assert load(Path("out").absolute(), monkeypatch).total_steps == len(dataset)
+
+
 def test_its_frames_are_compressed(dataset: LatentActionDataset, tmp_path: Path) -> None:
     folder = to_minari(dataset, tmp_path, notify=quiet)
     file = folder / "data" / "main_data.hdf5"

@@ -188,7 +188,7 @@ def to_minari(
             made.storage.update_episodes([buffer])
         made.storage.update_metadata({"lapa": facts(dataset)})
     notify(f"exported {number + 1} episodes into {folder}")
-    notify(f"load with MINARI_DATASETS_PATH={out}: minari.load_dataset({dataset_id!r})")
+    notify(f"load with MINARI_DATASETS_PATH={out.absolute()}: minari.load_dataset({dataset_id!r})")
     return folder
 
 
@@ -235,7 +235,7 @@ def new_folder(path: Path, inside: str = "") -> Iterator[Path]:
 def minari_root(path: Path) -> Iterator[None]:
     """Has Minari make its datasets under ``path``."""
     before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(path)
+    os.environ["MINARI_DATASETS_PATH"] = str(path.absolute())  # of a relative one it loses track
     try:
         yield
     finally:
