@@ -15,9 +15,9 @@ SOURCES := setup.cfg pyproject.toml constraints.txt README.md $(shell find lapa 
 demo: $(VENV)/.installed
 	$(BIN)/lapa demo
 
-# One thread: the models of the tests are so small that more cost time.
+# One thread for each of two processes: the models of the tests are so small that more threads cost time.
 test: $(VENV)/.tested
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 check: $(VENV)/.checked
 	$(BIN)/ruff check .
