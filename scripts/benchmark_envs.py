@@ -165,7 +165,7 @@ def measure_labels(preset: str, batch_size: int, seconds: float) -> float:
 
 def measure_memory(steps: int) -> dict[str, float]:
     """The process's memory while it labels so many steps: what it has grown by after the first tenth."""
-    env = LatentActionWrapper(make_env(), confidence=True, reconstruction=True)
+    env = LatentActionWrapper(make_env(), confidence=True)
     step, sizes = stepping(env), []
     for number in range(steps):
         step()
