@@ -53,11 +53,15 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Within, float32 is computed in full, whatever ``torch.set_float32_matmul_precision`` and TF32 flags say."""
+    """Within, float32 is computed in full, whatever autocast, ``set_float32_matmul_precision`` and TF32 flags say."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with (
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
             yield
     finally:
         torch.set_float32_matmul_precision(before)

@@ -116,7 +116,7 @@ def test_no_transition_crosses_a_gap(record_toy: Callable[..., Path], tmp_path: 
     whole = {name: open_store(root).episodes[0].truth for name in "0"}["0"]
     dataset = toy_dataset(root)
     pieces = list(segments(dataset))
-    assert [piece.name for piece in pieces] == ["0", "0-1", "1"]
+    assert [piece.name for piece in pieces] == ["0", "0~1", "1"]
     assert [len(piece.codes) for piece in pieces] == [3, 3, 9]
     assert sum(len(piece.codes) for piece in pieces) == len(dataset)
     assert [piece.truncated.tolist() for piece in pieces[:2]] == [[False, False, True]] * 2

@@ -41,8 +41,8 @@ class Annotator:
             # A worker of AsyncVectorEnv: its like share the cores, and after a fork OpenMP waits for threads that
             # did not come along.
             torch.set_num_threads(1)
-        self.checkpoint = load_checkpoint(checkpoint or default_checkpoint(), device)
-        self.model = self.checkpoint.model
+        loaded = load_checkpoint(checkpoint or default_checkpoint(), device)
+        self.model, self.digest = loaded.model, loaded.digest
         self.format = self.model.format
         self.key = key
         self._labeller = Labeller(self.model)

@@ -1,4 +1,4 @@
-"""The subcommands of ``lapa`` that need environments: record, label, demo."""
+"""The subcommands of ``lapa`` that need environments: record, label, export, demo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def record(subparsers: Subparsers) -> None:
     parser.add_argument("--episodes", type=int, help="how many (default: 32, or as many as --steps takes)")
     parser.add_argument("--steps", type=int, help="stop after the episode with which there are so many")
     parser.add_argument("--max-steps", type=int, default=600, help="an episode is cut then (default: %(default)s)")
-    parser.add_argument("--frameskip", type=int, default=4, help="(default: %(default)s)")
+    parser.add_argument("--frameskip", type=int, help="of an Atari game (default: the environment's own, for v5 4)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument(
         "--skill",
@@ -52,6 +52,7 @@ def run_record(arguments: argparse.Namespace) -> None:
 
     check_positive(arguments, "episodes", "steps", "max_steps", "frameskip", "workers")
     check_skill(arguments.skill)
+    check_seed(arguments.seed)
     make = functools.partial(open_env, arguments.env, frameskip=arguments.frameskip)
     folders = record_episodes(
         make,
@@ -81,6 +82,18 @@ def check_positive(arguments: argparse.Namespace, *names: str) -> None:
             raise DataError(f"--{name.replace('_', '-')} {value}: must be more than 0")
 
 
+def check_seed(seed: int) -> None:
+    """Checks a seed.
+
+    Raises:
+        DataError: it is negative.
+    """
+    from lapa.errors import DataError
+
+    if seed < 0:
+        raise DataError(f"--seed {seed}: must not be negative")
+
+
 def check_skill(skill: list[float] | None) -> None:
     """Checks the range of skills, where it is given.
 
@@ -102,11 +115,13 @@ def open_env(env_id: str, **options: Any) -> gym.Env[Any, Any]:
     from gymnasium.error import Error
 
     from lapa.errors import DataError
+
+    options = {name: value for name, value in options.items() if value is not None}
     from lapa_envs.atari import make_env
 
     try:
         return make_env(env_id, **options)
-    except (Error, TypeError) as error:
+    except (Error, TypeError, ImportError) as error:
         raise DataError(f"--env {env_id}: cannot be made: {error}") from None
 
 
@@ -120,7 +135,7 @@ def label(subparsers: Subparsers) -> None:
     parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
     add_policy(parser)
     parser.add_argument("--steps", type=int, default=200, help="(default: %(default)s)")
-    parser.add_argument("--frameskip", type=int, default=4, help="(default: %(default)s)")
+    parser.add_argument("--frameskip", type=int, help="of an Atari game (default: the environment's own, for v5 4)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--movie", type=Path, help="moving WebP file to write (default: live.webp, unless --web)")
     parser.add_argument("--out", type=Path, help="write one JSON line per step here")
@@ -134,6 +149,7 @@ def run_label(arguments: argparse.Namespace) -> None:
     from lapa_envs.watching import watch
 
     check_positive(arguments, "steps", "frameskip", "fps")
+    check_seed(arguments.seed)
     env = open_env(arguments.env, frameskip=arguments.frameskip)
     watch(
         env,

@@ -31,7 +31,7 @@ class Segment:
     """A run of T transitions without a gap: a whole episode, or what lies between its missing frames.
 
     Attributes:
-        name: of the episode, with ``-<k>`` for its k-th segment after a gap.
+        name: of the episode, with ``~<k>`` for its k-th segment after a gap.
         seed: of the episode, where it is known.
         frames: (T+1, H, W, 3) uint8 RGB.
         codes: (T, h, w) int64.
@@ -73,7 +73,7 @@ def segment(
     cut[-1] = not ends[-1]
     seed = truth.meta.get("seed")
     return Segment(
-        name=episode.name if number == 0 else f"{episode.name}-{number}",
+        name=episode.name if number == 0 else f"{episode.name}~{number}",
         seed=seed if isinstance(seed, int) else None,
         frames=frames[starts[0] : starts[-1] + 2],
         codes=codes.astype(np.int64),
@@ -98,6 +98,8 @@ def to_npz(dataset: LatentActionDataset, out: Path, notify: Callable[[str], None
         names = []
         for piece in with_progress(dataset):
             names.append(f"{piece.name}.npz")
+            if Path(names[-1]).name != names[-1] or names[-1] in names[:-1]:
+                raise DataError(f"{dataset.store.path}: episode name {piece.name!r} cannot be a file's; extract again")
             with atomic_file(part / names[-1]) as file:
                 np.savez_compressed(
                     file,
@@ -163,7 +165,9 @@ def to_minari(
                 description="Game frames with latent actions, labelled by lapa; the true action is in the infos.",
                 jpeg_encoding=False,
             )
+        count = 0
         for number, piece in enumerate(with_progress(dataset)):
+            count += 1
             with h5py.File(made.storage.data_path / "main_data.hdf5", "a", track_order=True) as file:
                 # Minari adds to a dataset that is there, and reads a compressed one as any other.
                 file.create_dataset(
@@ -187,7 +191,7 @@ def to_minari(
             )
             made.storage.update_episodes([buffer])
         made.storage.update_metadata({"lapa": facts(dataset)})
-    notify(f"exported {number + 1} episodes into {folder}")
+    notify(f"exported {count} episodes into {folder}")
     notify(f"load with MINARI_DATASETS_PATH={out.absolute()}: minari.load_dataset({dataset_id!r})")
     return folder
 

@@ -90,15 +90,23 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         if as_ != "info":
             self.observation_space = observed(env.observation_space, self._annotator.space, key)
         self._last: Tensor | None = None  # the previous frame, prepared
+        self._ended = False
+
+    @property
+    def digest(self) -> str:
+        """Of the checkpoint: which model's codes these are."""
+        return self._annotator.digest
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment; the latent action is -1."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self._last = self._frame(observation)
+        self._last, self._ended = self._frame(observation), False
         return self._with(self._annotator.blank(1), observation, info)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the environment and labels the step.
+
+        Where a wrapper below resets by itself, the step that does is no transition, and its latent action is -1.
 
         Raises:
             gymnasium.error.ResetNeeded: there was no reset before.
@@ -108,8 +116,8 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         if self._last is None:
             raise gym.error.ResetNeeded("call reset() before step(): the first step needs a frame to start from")
         frame = self._frame(observation)
-        entries = self._annotator.label(self._last, frame)
-        self._last = frame
+        entries = self._annotator.blank(1) if self._ended else self._annotator.label(self._last, frame)
+        self._last, self._ended = frame, terminated or truncated
         observation, info = self._with(entries, observation, info)
         return observation, reward, terminated, truncated, info
 

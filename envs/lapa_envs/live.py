@@ -11,10 +11,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from lapa.errors import DataError
 from lapa.evaluation.reading import READER_FILE, CodeReader, Reading, load_reader
 from lapa.progress import progress_bar
+from lapa_envs.frames import last_frame
 from lapa_envs.labelling import LatentActionWrapper
-from lapa_envs.policies import make_policy
+from lapa_envs.policies import Policy, make_policy
 from lapa_envs.pretrained import default_checkpoint, default_reader
 from lapa_envs.recording import action_meanings
 
@@ -83,22 +85,25 @@ class Session:
         drawing: bool = False,
     ) -> None:
         self.env = LatentActionWrapper(env, str(checkpoint) if checkpoint else None, reconstruction=drawing)
-        self.policy = make_policy(env, policy, np.random.default_rng(seed), SKILL if policy == "scripted" else 1.0)
-        self.seed = seed
+        if not isinstance(env.action_space, gym.spaces.Discrete):
+            raise DataError(f"the live view shows Discrete actions, not {env.action_space}")
+        self.policy_name, self.seed = policy, seed
+        self._new_policy(0)  # says at once whether it can be had
         self.reader = reader
         self.meanings = action_meanings(env) or []
 
     def moments(self, steps: int) -> Iterator[Moment]:
         """So many steps, resetting where episodes end."""
         observation, info = self.env.reset(seed=self.seed)
+        policy, episode = self._new_policy(0), 0
         for step in range(steps):
-            action = int(self.policy(observation, info))
+            action = int(policy(observation, info))
             observation, _, terminated, truncated, info = self.env.step(action)
             codes = np.atleast_2d(info["latent_action"])
             yield Moment(
                 step=step,
-                frame=observation,
-                drawn=info.get("latent_action_reconstruction", observation[:0]),
+                frame=last_frame(observation),
+                drawn=info.get("latent_action_reconstruction", last_frame(observation)[:0]),
                 codes=codes,
                 action=action,
                 action_name=self.meanings[action] if action < len(self.meanings) else f"action {action}",
@@ -106,6 +111,17 @@ class Session:
             )
             if terminated or truncated:
                 observation, info = self.env.reset()
+                episode += 1
+                policy = self._new_policy(episode)
+
+    @property
+    def digest(self) -> str:
+        """Of the checkpoint."""
+        return self.env.digest
+
+    def _new_policy(self, episode: int) -> Policy:
+        skill = SKILL if self.policy_name == "scripted" else 1.0
+        return make_policy(self.env, self.policy_name, np.random.default_rng(self.seed + episode), skill)
 
     def close(self) -> None:
         """Closes the environment."""

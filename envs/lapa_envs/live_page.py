@@ -68,8 +68,9 @@ class LivePage:
     def __init__(self, port: int) -> None:
         try:
             self._server = _Server(("127.0.0.1", port), _Handler)
-        except OSError as error:
-            raise DataError(f"--port {port}: cannot be used ({error.strerror}); take another, or 0 for any") from None
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"--port {port}: cannot be used ({reason}); take another, or 0 for any") from None
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
@@ -84,7 +85,7 @@ def record(
         out: folder to write to.
         policy: as :func:`lapa_envs.policies.make_policy` names it.
         episodes: how many to play; None plays until there are enough steps.
-        steps: stop after the episode with which there are so many.
+        steps: stop after the episode with which there are so many; what other workers have begun is finished.
         max_steps: an episode is cut after so many steps.
         seed: episode i of this call plays with seed ``seed + i``, whatever the number of workers.
         skill: lowest and highest skill of the player, spread evenly over the episodes; by default 0.6 to 1 for the
@@ -110,7 +111,10 @@ def record(
     if workers == 1:
         played = _play_here(env, out, play, wanted(), first, folders)
     else:
-        assert not isinstance(env, gym.Env)
+        if isinstance(env, gym.Env):
+            raise DataError("several workers need a function that makes an environment, not an environment")
+        with contextlib.closing(env()) as tried:  # what is wrong is said here, not in a worker
+            make_policy(tried, policy, np.random.default_rng(seed), play.skill_of(0))
         played = _play_in_workers(env, out, play, wanted(), first, folders, workers)
     with progress_bar(total=episodes, desc="record", unit="episode") as bar:
         for count in played:

@@ -37,7 +37,8 @@ def make_policy(env: gym.Env[Any, Any], name: str, rng: np.random.Generator, ski
     if name == "random":
         return RandomPolicy(env.action_space, rng)
     if name == "scripted":
-        if "Breakout" not in (env.spec.id if env.spec else ""):
+        is_breakout = "Breakout" in (env.spec.id if env.spec else "") and hasattr(env.unwrapped, "ale")
+        if not is_breakout:
             raise DataError("the scripted player knows only Breakout; take --policy random for other games")
         return BreakoutPlayer(env, rng, skill)
     kind, separator, target = name.partition(":")
@@ -84,14 +85,14 @@ class RandomPolicy:
     def __init__(self, space: gym.Space[Any], rng: np.random.Generator, mean_hold: float = 2.5) -> None:
         if not isinstance(space, gym.spaces.Discrete):
             raise DataError(f"random play needs a Discrete action space, not {space}")
-        self.num_actions = int(space.n)
+        self.num_actions, self.first = int(space.n), int(space.start)
         self.rng = rng
         self.change = 1.0 / mean_hold
-        self.action = 0
+        self.action = self.first
 
     def __call__(self, observation: Any, info: dict[str, Any]) -> int:
         if self.rng.random() < self.change:
-            self.action = int(self.rng.integers(self.num_actions))
+            self.action = self.first + int(self.rng.integers(self.num_actions))
         return self.action
 
 

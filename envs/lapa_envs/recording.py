@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -64,11 +65,27 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         check_frame_source(frame_source, env.observation_space, env.render_mode, None)
         self.frame_source = frame_source
         self.notes = dict(notes or {})
+        try:
+            json.dumps(self.notes)
+        except TypeError as error:
+            raise DataError(f"notes cannot be kept: {error}; take plain values") from None
         self.number: int | None = None
-        self._writer = EpisodeWriter(Path(out))
-        self._ale = getattr(env.unwrapped, "ale", None)
+        self.out = Path(out)
+        self._start_writer()
+
+    def _start_writer(self) -> None:
+        self._writer = EpisodeWriter(self.out)
         # Also when the program ends without a close. It must not hold the environment.
         weakref.finalize(self, EpisodeWriter.close, self._writer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is being written: a copy begins with its next reset."""
+        return {name: value for name, value in self.__dict__.items() if name != "_writer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Starts anew, into the same folder."""
+        self.__dict__.update(state)
+        self._start_writer()
 
     @property
     def folders(self) -> list[Path]:
@@ -129,11 +146,15 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def _frame(self, observation: Any) -> np.ndarray:
         return last_frame(observation if self.frame_source == "obs" else self.env.render())
 
-    def _lives(self, info: dict[str, Any]) -> int:
-        return int(info["lives"]) if "lives" in info else self._ale.lives() if self._ale else 0
+    def _lives(self, info: dict[str, Any]) -> int | None:
+        if "lives" in info:
+            return int(info["lives"])
+        ale = getattr(self.unwrapped, "ale", None)
+        return ale.lives() if ale else None
 
     def _ram(self) -> np.ndarray | None:
-        return self._ale.getRAM() if self._ale else None
+        ale = getattr(self.unwrapped, "ale", None)
+        return ale.getRAM() if ale else None
 
     def _meta(self, seed: int | None) -> dict[str, Any]:
         spec = self.env.spec
@@ -156,7 +177,7 @@ class Recording:
     part: Path
     number: int | None
     meta: dict[str, Any]
-    lives: list[int]
+    lives: list[int | None]
     ram: list[np.ndarray | None]
     actions: list[int | None] = dataclasses.field(default_factory=list)
     rewards: list[float] = dataclasses.field(default_factory=list)
@@ -174,7 +195,7 @@ class Recording:
             rewards=np.array(self.rewards[:steps], dtype=np.float32),
             terminated=terminated,
             truncated=truncated,
-            lives=np.array(self.lives[: steps + 1], dtype=np.int64),
+            lives=None if None in self.lives else np.array(self.lives[: steps + 1], dtype=np.int64),
             ram=np.stack(ram) if ram else None,
             meta=self.meta,
         )
@@ -203,7 +224,12 @@ class EpisodeWriter:
         return self._recording is not None
 
     def begin(
-        self, frame: np.ndarray, lives: int, ram: np.ndarray | None, meta: dict[str, Any], number: int | None = None
+        self,
+        frame: np.ndarray,
+        lives: int | None,
+        ram: np.ndarray | None,
+        meta: dict[str, Any],
+        number: int | None = None,
     ) -> None:
         """Starts an episode with its first frame (H, W, 3) uint8; ends the one before.
 
@@ -221,7 +247,7 @@ class EpisodeWriter:
         self,
         frame: np.ndarray,
         *,
-        lives: int,
+        lives: int | None,
         ram: np.ndarray | None,
         action: int | None,
         reward: float,
@@ -245,16 +271,19 @@ class EpisodeWriter:
 
     def finish(self) -> None:
         """Ends the episode, if one is open; it is named when its frames are written."""
-        recording, self._recording = self._recording, None
+        recording = self._recording
         if recording is None:
             return
         with self._writing() as frames:
             if recording.actions:
                 recording.part.mkdir(parents=True, exist_ok=True)
+                # Of a write that Ctrl-C broke off, an archive may still be open, and would end itself in this one.
+                (recording.part / TRUTH_FILE).unlink(missing_ok=True)
                 write_truth(recording.part / TRUTH_FILE, recording.truth())
                 frames.rename(recording.part, self.out, recording.number, len(recording.actions) + 1)
             else:
                 frames.drop(recording.part)
+        self._recording = None  # last: what Ctrl-C breaks off here is done again
 
     def flush(self) -> None:
         """Ends the open episode and waits until all is written.

@@ -45,6 +45,8 @@ class Sb3Policy:
             import stable_baselines3  # noqa: F401
         except ImportError:
             raise DataError(f"sb3:{path}: needs Stable-Baselines3; pip install 'lapa[sb3]'") from None
+        if not isinstance(env.action_space, gym.spaces.Discrete):
+            raise DataError(f"sb3:{path}: plays Discrete actions, not {env.action_space}")
         self._shape, self._policy = load_policy(path, env.action_space)
         self._pictures: deque[np.ndarray] | None = None
         if self._shape not in (env.observation_space.shape, _channels_first(env.observation_space.shape)):

@@ -163,7 +163,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         blank = self._annotator.blank(self.num_envs)
         rows = {name: np.where(_along(ended, values), values, blank[name]) for name, values in found.items()}
         infos["final_info"] = {**infos.get("final_info", {}), **self._listed(rows, ended)}
-        infos["_final_info"] = ended
+        infos["_final_info"] = ended.copy()
         if self.as_ != "info":
             finals = np.full(self.num_envs, None, dtype=object)
             for row in np.flatnonzero(ended):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -11,16 +10,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from lapa.checkpoint import load_checkpoint
 from lapa.data.files import atomic_file, write_text
 from lapa.errors import DataError
 from lapa.evaluation.pictures import movie as moving_picture
 from lapa.evaluation.reading import CodeReader
 from lapa.progress import notify, progress_bar
-from lapa_envs.live import Moment, Session, find_reader
+from lapa_envs.live import Session, find_reader
 from lapa_envs.live_page import LivePage
 from lapa_envs.live_picture import picture
-from lapa_envs.pretrained import default_checkpoint
 
 MOVIE_STEPS = 600
 """A moving picture shows so many steps at most: they are held in memory."""
@@ -56,40 +53,38 @@ def watch(
     Raises:
         DataError: something does not fit.
     """
-    session = Session(
-        env, checkpoint, policy, seed, known_reader(checkpoint, reader), drawing=bool(movie or port is not None)
-    )
+    session = Session(env, checkpoint, policy, seed, drawing=movie is not None or port is not None)
+    session.reader = known_reader(checkpoint, session.digest, reader)
     page = LivePage(port) if port is not None else None
     if page:
         notify(f"showing it at {page.url} until Ctrl-C")
-    moments: list[Moment] = []
+    records: list[dict[str, Any]] = []
     pictures: list[np.ndarray] = []
     started = time.monotonic()
     try:
         with progress_bar(total=steps, desc="label", unit="step") as bar:
             for moment in session.moments(steps):
-                moments.append(forget(moment))
+                records.append(moment.record())
                 if movie and len(pictures) < MOVIE_STEPS:
                     pictures.append(picture(moment))
                 if page:
                     page.show(moment)
-                    time.sleep(max(0.0, started + len(moments) / fps - time.monotonic()))
+                    time.sleep(max(0.0, started + len(records) / fps - time.monotonic()))
                 bar.update()
                 bar.set_postfix_str(moment.status.partition(": ")[2], refresh=False)
         while page:
             time.sleep(1)  # the last step stays to be seen
     except KeyboardInterrupt:
-        notify(f"stopped after {len(moments)} steps")
+        notify(f"stopped after {len(records)} steps")
     finally:
         if page:
             page.close()
         session.close()
-        write(moments, pictures, movie, out)
+        write(records, pictures, movie, out)
 
 
-def known_reader(checkpoint: Path | None, named: Path | None) -> CodeReader | None:
+def known_reader(checkpoint: Path | None, digest: str, named: Path | None) -> CodeReader | None:
     """What reads the checkpoint's codes; None, with a word why, where there is nothing and nothing was named."""
-    digest = load_checkpoint(checkpoint or default_checkpoint(), "cpu").digest
     try:
         return find_reader(checkpoint, digest, named)
     except DataError as error:
@@ -99,16 +94,11 @@ def known_reader(checkpoint: Path | None, named: Path | None) -> CodeReader | No
         return None
 
 
-def forget(moment: Moment) -> Moment:
-    """The moment without its pictures, which take memory."""
-    return dataclasses.replace(moment, frame=moment.frame[:0], drawn=moment.drawn[:0])
-
-
-def write(moments: list[Moment], pictures: list[np.ndarray], movie: Path | None, out: Path | None) -> None:
+def write(records: list[dict[str, Any]], pictures: list[np.ndarray], movie: Path | None, out: Path | None) -> None:
     """Writes what was asked for."""
     if out:
-        write_text(out, "".join(json.dumps(moment.record()) + "\n" for moment in moments))
-        print(f"labels of {len(moments)} steps: {out}")
+        write_text(out, "".join(json.dumps(record) + "\n" for record in records))
+        print(f"labels of {len(records)} steps: {out}")
     if movie and pictures:
         with atomic_file(movie) as file:
             file.write(moving_picture(pictures))

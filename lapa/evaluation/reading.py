@@ -94,14 +94,16 @@ def load_reader(path: Path, checkpoint: str) -> CodeReader:
             facts = json.loads(str(stored["facts"]))
             weights, bias = stored["weights"].astype(np.float32), stored["bias"]
         reader = CodeReader(facts["num_codes"], tuple(facts["actions"]), tuple(facts["events"]), weights, bias)
+        kept_for = str(facts["checkpoint"])
+        if weights.shape[1:] != bias.shape or len(bias) != len(reader.actions) + len(reader.events):
+            raise ValueError(f"{weights.shape} weights for {len(bias)} scores")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; `lapa evaluate` writes it") from None
     except DAMAGED_NPZ as error:
         raise DataError(f"{path}: cannot be used ({error}); run `lapa evaluate` again") from None
-    if facts["checkpoint"] != checkpoint:
+    if kept_for != checkpoint:
         raise DataError(
-            f"{path}: reads the codes of checkpoint {facts['checkpoint']}, not of {checkpoint}; "
-            "run `lapa evaluate` on this one"
+            f"{path}: reads the codes of checkpoint {kept_for}, not of {checkpoint}; run `lapa evaluate` on this one"
         )
     return reader
 
