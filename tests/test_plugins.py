@@ -256,3 +256,16 @@ def test_an_encoder_of_differences_sees_nothing_of_what_stands_still(name):
     current, following = torch.randn(2, 2, 1, 64, 64)
     assert torch.allclose(encoder(current, following), encoder(current + 1, following + 1), atol=1e-5)
     assert not torch.allclose(encoder(current, following), encoder(following, current))
+
+
+@pytest.mark.parametrize("kind", [VectorQuantizer, EmaQuantizer])
+def test_codes_that_lie_close_together_far_from_the_origin_have_no_margin_that_rounding_could_pass(kind):
+    quantizer = kind(kind.Config(num_codes=256), latent_dim=32).eval()
+    torch.manual_seed(0)
+    quantizer.codebook.data = 1 + 0.005 * torch.randn(256, 32)
+    latent = 1 + 0.005 * torch.randn(64, 32, 7, 5)
+    codes, margin = quantizer.assign(latent)
+    exact, _ = quantizer.double().assign(latent.double())
+    wrong = codes != exact
+    assert wrong.any(), "the test says nothing"
+    assert (margin[wrong] <= 1e-5 * latent.abs().max()).all()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -115,6 +117,71 @@ def test_more_frames_than_can_wait_are_written_too(tmp_path: Path, monkeypatch: 
     (frames,) = play(env, 700)
     env.close()
     np.testing.assert_array_equal(pictures(tmp_path, "0"), np.stack(frames))
+
+
+def test_thousands_of_episodes_need_nobody_to_ask_for_their_names(tmp_path: Path) -> None:
+    out = tmp_path / ("long" * 50) / ("name" * 50)  # of which a pipe would hold a hundred
+    env = RecordEpisodes(NoiseEnv(), out)
+    for _ in range(300):
+        env.reset()
+        env.step(0)
+    env.close()
+    assert len(env.folders) == len(list_episodes(out)) == 300
+
+
+def test_an_end_that_ctrl_c_breaks_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    play(env, 5)
+    for name in ("write_truth", None):
+        if name:
+            monkeypatch.setattr(f"lapa_envs.recording.{name}", interrupted)
+        else:
+            assert env._writer._frames is not None
+            monkeypatch.setattr(env._writer._frames, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            env.cut()
+        monkeypatch.undo()
+    env.close()
+    assert len(read_episode(tmp_path, "0").truth.actions) == 5
+    assert list_episodes(tmp_path) == ["0"]
+
+
+def interrupted(*arguments: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_to_name_an_episode_twice_does_no_harm(tmp_path: Path) -> None:
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    play(env, 5)
+    recording = env._writer._recording
+    env.flush()
+    env._writer._recording = recording  # as if Ctrl-C had struck after the name was asked for
+    env.close()
+    assert list_episodes(tmp_path) == ["0"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_processes_started_meanwhile_do_not_keep_it_from_ending(tmp_path: Path) -> None:
+    env = RecordEpisodes(NoiseEnv(), tmp_path)
+    play(env, 5)
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    started = time.monotonic()
+    env.close()
+    assert time.monotonic() - started < 30
+    child.kill()
+    child.join()
+    assert list_episodes(tmp_path) == ["0"]
+
+
+def test_a_copy_by_pickle_records_its_own_episodes(tmp_path: Path) -> None:
+    env = RecordEpisodes(make_env(), tmp_path)
+    play(env, 3)
+    again = pickle.loads(pickle.dumps(env))
+    play(again, 4)
+    again.close()
+    env.close()
+    assert sorted(len(read_episode(tmp_path, name).truth.actions) for name in "01") == [3, 4]
 
 
 def test_episodes_that_are_there_are_kept(tmp_path: Path) -> None:
@@ -289,9 +356,10 @@ def test_a_writer_that_is_killed_is_told(tmp_path: Path) -> None:
         ),
         (lambda: gym.vector.SyncVectorEnv([NoiseEnv]), {}, "takes a single environment; wrap each one"),
         (NoiseEnv, {"frame_source": "render"}, "needs render_mode='rgb_array', not None; pass it to gym.make"),
+        (NoiseEnv, {"notes": {"folder": Path("x")}}, "notes cannot be kept: .*PosixPath.*; take plain values"),
         (NoiseEnv, {"frame_source": "ram"}, "frame_source 'ram' is unknown; take one of obs, render"),
     ],
-    ids=["no frames", "vector", "render mode", "frame source"],
+    ids=["no frames", "vector", "render mode", "notes", "frame source"],
 )
 def test_what_does_not_fit_is_refused_at_once(make: Any, options: dict[str, Any], said: str, tmp_path: Path) -> None:
     env = make()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lapa.cli import main
 from lapa.data.episodes import Episode, list_episodes, read_episode
 from lapa.errors import DataError
 from lapa.evaluation.breakout.detectors import find_paddle, to_luma
@@ -300,3 +302,29 @@ def test_players_that_cannot_play_are_refused(
         record(env, tmp_path / "out", policy=name.format(players=players), episodes=1, max_steps=3)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--env", "ALE/Nothing-v5", "--workers", "2"], "--env ALE/Nothing-v5: cannot be made"),
+        (["--env", "nowhere:Game-v0"], "--env nowhere:Game-v0: cannot be made: .*nowhere"),
+        (["--seed", "-1"], "--seed -1: must not be negative"),
+        (["--steps", "0"], "--steps 0: must be more than 0"),
+        (["--skill", "0.9", "0.2"], "--skill 0.9 0.2: must be two shares in .0, 1., the lower first"),
+        (["--env", "CartPole-v1", "--policy", "random"], "a recording wants observations of .*frame_source='render'"),
+        (["--env", "Pendulum-v1", "--policy", "random"], "needs a Discrete action space|wants observations"),
+    ],
+)
+def test_bad_options_are_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", "--out", str(tmp_path / "out"), *arguments]) == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lapa: error")]
+    assert re.search(said, line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_environment_cannot_be_sent_to_workers(env: gym.Env[Any, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="several workers need a function that makes an environment"):
+        record(env, tmp_path, workers=2)

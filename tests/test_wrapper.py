@@ -270,6 +270,26 @@ def test_it_goes_through_pickle_in_the_middle_of_an_episode(checkpoint: str) -> 
             np.testing.assert_array_equal(found, expected)
 
 
+def test_the_step_in_which_a_wrapper_below_resets_is_no_transition(checkpoint: str) -> None:
+    env = LatentActionWrapper(gym.wrappers.Autoreset(StubEnv()), checkpoint)
+    env.reset(seed=0)
+    labelled = [(env.step(0)[-1]["latent_action"] >= 0).all() for _ in range(8)]
+    assert labelled == [True, True, True, False] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_codes_do_not_depend_on_what_the_agent_has_set(dtype: torch.dtype, env: LatentActionWrapper) -> None:
+    _, expected = play(env, 10)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            _, seen = play(env, 10)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(a["latent_action"], b["latent_action"])
+
+
 def test_a_real_game_goes_through_pickle(env: LatentActionWrapper) -> None:
     again = pickle.loads(pickle.dumps(env))
     (_, infos), (_, expected) = play(again, 5), play(env, 5)

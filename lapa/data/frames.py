@@ -135,11 +135,17 @@ def _luma(frames: Tensor) -> Tensor:
     Some pixels at a time by one small matrix product, which takes a third of the time of arithmetic on the strided
     channels. Exact: all sums are whole multiples of 2^-16 below 2^8, which single precision holds.
     """
-    group = math.gcd(frames.shape[2], 16)
-    weights = torch.tensor(LUMA, device=frames.device, dtype=torch.float32) * 2.0**-16
-    matrix = torch.block_diag(*weights.expand(group, 1, 3))  # (group, 3 * group)
-    half = matrix.new_full((group,), 0.5)
-    return F.linear(frames.reshape(-1, 3 * group).float(), matrix, half).floor_().view(frames.shape[:3])
+    matrix, half = _luma_matrix(math.gcd(frames.shape[2], 16), frames.device)
+    pixels = frames.reshape(-1, matrix.shape[1]).float()
+    return F.linear(pixels, matrix, half).floor_().view(frames.shape[:3])
+
+
+@functools.cache
+def _luma_matrix(group: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(group, 3 * group) that turns so many RGB pixels into their luma, and (group,) halves to round by."""
+    with torch.inference_mode(False):  # it is kept, for any mode
+        weights = torch.tensor(LUMA, device=device, dtype=torch.float32) * 2.0**-16
+        return torch.block_diag(*weights.expand(group, 1, 3)), weights.new_full((group,), 0.5)
 
 
 def _block_means(channels: Tensor, size: int) -> Tensor:
@@ -150,8 +156,14 @@ def _block_means(channels: Tensor, size: int) -> Tensor:
     height, width = (side // size for side in channels.shape[2:])
     blocks = channels[:, :, : height * size, : width * size].unflatten(2, (height, size))
     rows = functools.reduce(torch.add, blocks.unbind(3))  # (N, C, H // size, W)
-    matrix = torch.eye(width, device=rows.device, dtype=rows.dtype).repeat_interleave(size, dim=0)  # (W, W // size)
-    return (rows @ matrix).div_(size * size)
+    return (rows @ _sum_matrix(width, size, rows.device)).div_(size * size)
+
+
+@functools.cache
+def _sum_matrix(width: int, size: int, device: torch.device) -> Tensor:
+    """(width * size, width) float32 that sums each run of ``size`` columns."""
+    with torch.inference_mode(False):
+        return torch.eye(width, device=device, dtype=torch.float32).repeat_interleave(size, dim=0)
 
 
 def to_float(frames: Tensor) -> Tensor:
