@@ -23,7 +23,7 @@ from lapa.cli import main
 from lapa.errors import DataError
 from lapa.evaluation.reading import Reading, load_reader
 from lapa_envs import make_env
-from lapa_envs.live import Moment, Session, find_reader, label_live
+from lapa_envs.live import Game, Moment, find_reader, label_live
 from lapa_envs.live_page import LivePage
 from lapa_envs.live_picture import code_colors, picture
 from lapa_envs.pretrained import default_checkpoint, default_reader
@@ -38,9 +38,9 @@ def moment(step: int = 0, codes: Any = ((1, 2), (3, 1))) -> Moment:
 
 
 def test_each_step_is_told_as_it_was() -> None:
-    session = Session(make_env(), None, "scripted", seed=0, reader=find_reader(None, digest(), None), drawing=True)
-    moments = list(session.moments(30))
-    session.close()
+    game = Game(make_env(), None, "scripted", seed=0, reader=find_reader(None, digest(), None), drawing=True)
+    moments = list(game.moments(30))
+    game.close()
     assert [m.step for m in moments] == list(range(30))
     assert {m.action_name for m in moments} <= {"NOOP", "FIRE", "RIGHT", "LEFT"}
     right = 0

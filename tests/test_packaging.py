@@ -75,6 +75,7 @@ def test_what_the_packages_read_is_in_it(names: set[str]) -> None:
 
 def test_the_model_that_comes_with_it_is_in_it(names: set[str]) -> None:
     assert "lapa_envs/pretrained/breakout_laptop.pt" in names
+    assert "lapa_envs/pretrained/breakout_laptop_reader.npz" in names
 
 
 def test_the_entry_points_are_those_of_setup_cfg(wheel: zipfile.ZipFile) -> None:

@@ -63,7 +63,7 @@ class Moment:
         return record
 
 
-class Session:
+class Game:
     """A game that is played and labelled, step by step.
 
     Args:
@@ -153,13 +153,13 @@ def label_live(
     Returns:
         One record per step (``step``, ``action``, ``latent_action``), and the steps per second.
     """
-    session = Session(env, checkpoint, policy, seed)
+    game = Game(env, checkpoint, policy, seed)
     records = []
     started = time.monotonic()
     with progress_bar(total=steps, desc="label", unit="step") as bar:
-        for moment in session.moments(steps):
+        for moment in game.moments(steps):
             records.append(moment.record())
             bar.update()
     rate = steps / (time.monotonic() - started)
-    session.close()
+    game.close()
     return records, rate

@@ -15,7 +15,7 @@ from lapa.errors import DataError
 from lapa.evaluation.pictures import movie as moving_picture
 from lapa.evaluation.reading import CodeReader
 from lapa.progress import notify, progress_bar
-from lapa_envs.live import Session, find_reader
+from lapa_envs.live import Game, find_reader
 from lapa_envs.live_page import LivePage
 from lapa_envs.live_picture import picture
 
@@ -53,8 +53,8 @@ def watch(
     Raises:
         DataError: something does not fit.
     """
-    session = Session(env, checkpoint, policy, seed, drawing=movie is not None or port is not None)
-    session.reader = known_reader(checkpoint, session.digest, reader)
+    game = Game(env, checkpoint, policy, seed, drawing=movie is not None or port is not None)
+    game.reader = known_reader(checkpoint, game.digest, reader)
     page = LivePage(port) if port is not None else None
     if page:
         notify(f"showing it at {page.url} until Ctrl-C")
@@ -63,7 +63,7 @@ def watch(
     started = time.monotonic()
     try:
         with progress_bar(total=steps, desc="label", unit="step") as bar:
-            for moment in session.moments(steps):
+            for moment in game.moments(steps):
                 records.append(moment.record())
                 if movie and len(pictures) < MOVIE_STEPS:
                     pictures.append(picture(moment))
@@ -79,7 +79,7 @@ def watch(
     finally:
         if page:
             page.close()
-        session.close()
+        game.close()
         write(records, pictures, movie, out)
 
 
