@@ -17,19 +17,22 @@ from typing import Any
 
 import ale_py
 import gymnasium as gym
+import numpy as np
 import torch
 from ale_py.vector_env import AtariVectorEnv
 from benchmark import host_kind, processor, rate
 
+from lapa.checkpoint import load_model
 from lapa.config import load_config
 from lapa.data.files import write_text
-from lapa.data.frames import FrameFormat
+from lapa.data.frames import FrameFormat, prepare
 from lapa.device import peak_memory, pick_device
 from lapa.labelling import Labeller
 from lapa.model import LatentActionModel
 from lapa.progress import notify
 from lapa_envs import LatentActionVectorWrapper, LatentActionWrapper, RecordEpisodes, make_env
 from lapa_envs.playing import record
+from lapa_envs.pretrained import default_checkpoint
 
 NUM_ENVS = 8
 ROUNDS = 5
@@ -145,19 +148,32 @@ def measure_record(steps: int) -> dict[str, float]:
 
 
 def measure_labels(preset: str, batch_size: int, seconds: float) -> float:
-    """Labels per second of an untrained model of a preset, in fp32 and with exact borders, as the wrappers label."""
-    config = load_config(preset)
-    format = FrameFormat(210, 160, config.data.color, config.data.downsample)
-    torch.manual_seed(0)
-    model = LatentActionModel(config.model, format).train()
-    frames = torch.randint(0, 256, (16, format.channels, *format.size), dtype=torch.uint8)
-    with torch.no_grad():
-        model(*(frames[part].float() / 255 for part in (slice(8), slice(8, 16))))  # spreads the codes over encodings
-    labeller = Labeller(model.eval().requires_grad_(False).to(pick_device()))
-    before, after = frames[:batch_size], frames[-batch_size:]
+    """Labels per second in fp32 and with exact borders, as the wrappers label, of frames that are at hand.
+
+    Of ``laptop`` it is the model that comes with the package; of others an untrained one with codes on its encodings.
+    """
+    if preset == "laptop":
+        model = load_model(default_checkpoint())
+    else:
+        config = load_config(preset)
+        torch.manual_seed(0)
+        model = LatentActionModel(
+            config.model, FrameFormat(210, 160, config.data.color, config.data.downsample)
+        ).train()
+        noise = torch.rand(2, 16, model.format.channels, *model.format.size)
+        with torch.no_grad():
+            model(*noise)
+        model = model.eval().requires_grad_(False)
+    labeller = Labeller(model.to(pick_device()))
+    env = make_env()
+    shown = [env.reset(seed=0)[0], *(env.step(1 + step % 3)[0] for step in range(64))]
+    env.close()
+    frames, at = prepare(torch.from_numpy(np.stack(shown)), model.format), 0
 
     def label() -> int:
-        labeller(before, after).cpu()
+        nonlocal at
+        at = (at + batch_size) % (len(frames) - batch_size)
+        labeller(frames[at : at + batch_size], frames[at + 1 : at + batch_size + 1]).cpu()
         return batch_size
 
     return rate(label, seconds)

@@ -197,8 +197,9 @@ def main(arguments: list[str]) -> int:
                 message = json.loads(line)
                 if "save" in message:
                     path = Path(message["save"])
-                    open_part = path.parent
-                    open_part.mkdir(parents=True, exist_ok=True)
+                    if path.parent != open_part:
+                        open_part = path.parent
+                        open_part.mkdir(parents=True, exist_ok=True)
                     save_frame(path, slots[message["slot"]])
                     written += 1
                 elif "drop" in message:
