@@ -29,7 +29,7 @@ def pick_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"training.device: '{name}' cannot be used here ({reason}); take 'auto' or 'cpu'") from None
+        raise ConfigError(f"device '{name}' cannot be used here ({reason}); take 'auto' or 'cpu'") from None
     return device
 
 

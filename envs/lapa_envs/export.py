@@ -137,9 +137,8 @@ def to_minari(
         DataError: Minari is missing, the name is no Minari name, or there is a dataset of that name.
     """
     try:
-        import h5py
+        import h5py  # noqa: F401 # Minari says less well that it is missing
         import minari
-        from minari.data_collector import EpisodeBuffer
         from minari.dataset.minari_dataset import parse_dataset_id
     except ImportError as error:
         raise DataError(f"--to minari: needs the package {error.name}; pip install 'lapa[export]'") from None
@@ -165,35 +164,44 @@ def to_minari(
                 description="Game frames with latent actions, labelled by lapa; the true action is in the infos.",
                 jpeg_encoding=False,
             )
-        count = 0
         for number, piece in enumerate(with_progress(dataset)):
-            count += 1
-            with h5py.File(made.storage.data_path / "main_data.hdf5", "a", track_order=True) as file:
-                # Minari adds to a dataset that is there, and reads a compressed one as any other.
-                file.create_dataset(
-                    f"episode_{number}/observations",
-                    shape=(0, *shape),
-                    maxshape=(None, *shape),
-                    dtype=np.uint8,
-                    chunks=(1, *shape),
-                    compression="gzip",
-                    compression_opts=1,
-                )
-            buffer = EpisodeBuffer(
-                id=number,
-                seed=piece.seed,
-                observations=piece.frames,  # type: ignore[arg-type] # an array does as well
-                actions=piece.codes.reshape(-1) if code_space(dataset).shape == () else piece.codes,  # type: ignore[arg-type]
-                rewards=piece.rewards.tolist(),
-                terminations=piece.terminated.tolist(),
-                truncations=piece.truncated.tolist(),
-                infos={"action": np.array([-1, *piece.actions]), "lives": piece.lives},
-            )
-            made.storage.update_episodes([buffer])
+            add_to_minari(made.storage, number, piece)
+        count = made.storage.total_episodes
         made.storage.update_metadata({"lapa": facts(dataset)})
     notify(f"exported {count} episodes into {folder}")
     notify(f"load with MINARI_DATASETS_PATH={out.absolute()}: minari.load_dataset({dataset_id!r})")
     return folder
+
+
+def add_to_minari(storage: Any, number: int, piece: Segment) -> None:
+    """Adds a segment as episode ``number`` to a Minari storage, its frames compressed."""
+    import h5py
+    from minari.data_collector import EpisodeBuffer
+
+    shape = piece.frames.shape[1:]
+    with h5py.File(storage.data_path / "main_data.hdf5", "a", track_order=True) as file:
+        # Minari adds to a dataset that is there, and reads a compressed one as any other.
+        file.create_dataset(
+            f"episode_{number}/observations",
+            shape=(0, *shape),
+            maxshape=(None, *shape),
+            dtype=np.uint8,
+            chunks=(1, *shape),
+            compression="gzip",
+            compression_opts=1,
+        )
+    is_token = piece.codes[0].size == 1
+    buffer = EpisodeBuffer(
+        id=number,
+        seed=piece.seed,
+        observations=piece.frames,  # type: ignore[arg-type] # an array does as well
+        actions=piece.codes.reshape(-1) if is_token else piece.codes,  # type: ignore[arg-type]
+        rewards=piece.rewards.tolist(),
+        terminations=piece.terminated.tolist(),
+        truncations=piece.truncated.tolist(),
+        infos={"action": np.array([-1, *piece.actions]), "lives": piece.lives},
+    )
+    storage.update_episodes([buffer])
 
 
 def code_space(dataset: LatentActionDataset) -> gym.Space[Any]:

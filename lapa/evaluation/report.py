@@ -338,38 +338,7 @@ def add_codes(page: Page, codes: CodeJudgement, metrics: Mapping[str, float]) ->
         page.picture("code_map.png", "t-SNE of the code vectors by use and by event")
 
     if codes.events:
-        page.heading("What the codes stand for", "events")
-        chosen = "on training episodes" if codes.events.chosen_on is not codes.events.judged else "on the same episodes"
-        page.text(
-            f"Events are found in the recorded pictures alone. Top codes are chosen {chosen} by mutual information; "
-            "the figures are those of the judged episodes. The lift says how many times as frequent the event is where "
-            "the code stands anywhere in the grid; p, how likely so many with both are by chance. A code holds if p is "
-            f"below {tables.CHANCE}."
-        )
-        page.add(
-            "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in tables.event_sentences(codes.events)) + "</ul>"
-        )
-        page.table(
-            ("event", "times", "code", "transitions with it", "with both", "lift", "p", "NMI"),
-            tables.event_rows(codes.events),
-        )
-        page.text(
-            "Transitions of the top codes, at even distances. The outline is about the centre of what the code's place "
-            "in the grid sees; it sees further than that. A code with a question mark does not hold."
-        )
-        stands_for = meanings(codes.events)
-        for place, code in enumerate(shown_codes(codes.events)):
-            opened = "" if place else " open"
-            page.add(f"<details{opened}><summary>code {codes.names[code]}: {stands_for[code]}</summary>")
-            page.sheet(gallery_file(codes, code), f"transitions with code {codes.names[code]}")
-            page.add("</details>")
-
-        if rows := tables.reading_rows(metrics, codes.events.names):
-            page.text(
-                "What a linear classifier, fitted on training episodes, reads from all codes of a grid together. The "
-                "average precision of guessing is the share of the transitions in which the event happens."
-            )
-            page.table(("event", "of transitions", "average precision", "precision", "recall"), rows)
+        add_events(page, codes, codes.events, metrics)
 
     page.heading("Do the codes steer?", "control")
     page.text(
@@ -400,6 +369,40 @@ def add_codes(page: Page, codes: CodeJudgement, metrics: Mapping[str, float]) ->
         page.picture("confusion.png", "true actions against those read from the codes")
         page.text("How many labelled transitions the linear probe needs (mean of five random choices):")
         page.picture("labels.png", "accuracy against the number of labelled transitions")
+
+
+def add_events(page: Page, codes: CodeJudgement, events: CodeEvents, metrics: Mapping[str, float]) -> None:
+    """The section on what the codes stand for."""
+    page.heading("What the codes stand for", "events")
+    chosen = "on training episodes" if events.chosen_on is not events.judged else "on the same episodes"
+    page.text(
+        f"Events are found in the recorded pictures alone. Top codes are chosen {chosen} by mutual information; "
+        "the figures are those of the judged episodes. The lift says how many times as frequent the event is where "
+        "the code stands anywhere in the grid; p, how likely so many with both are by chance. A code holds if p is "
+        f"below {tables.CHANCE}."
+    )
+    page.add("<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in tables.event_sentences(events)) + "</ul>")
+    page.table(
+        ("event", "times", "code", "transitions with it", "with both", "lift", "p", "NMI"),
+        tables.event_rows(events),
+    )
+    page.text(
+        "Transitions of the top codes, at even distances. The outline is about the centre of what the code's place "
+        "in the grid sees; it sees further than that. A code with a question mark does not hold."
+    )
+    stands_for = meanings(events)
+    for place, code in enumerate(shown_codes(events)):
+        opened = "" if place else " open"
+        page.add(f"<details{opened}><summary>code {codes.names[code]}: {stands_for[code]}</summary>")
+        page.sheet(gallery_file(codes, code), f"transitions with code {codes.names[code]}")
+        page.add("</details>")
+
+    if rows := tables.reading_rows(metrics, events.names):
+        page.text(
+            "What a linear classifier, fitted on training episodes, reads from all codes of a grid together. The "
+            "average precision of guessing is the share of the transitions in which the event happens."
+        )
+        page.table(("event", "of transitions", "average precision", "precision", "recall"), rows)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
