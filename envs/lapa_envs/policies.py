@@ -65,7 +65,9 @@ def foreign_policy(env: gym.Env[Any, Any], module: str, name: str, rng: np.rando
         found = getattr(importlib.import_module(module), name)
         policy = found(env, rng) if isinstance(found, type) else found
     except Exception as error:  # a stranger's module can raise anything
-        raise DataError(f"policy {module}:{name}: cannot be had: {type(error).__name__}: {error}") from error
+        raise DataError(
+            f"policy {module}:{name}: cannot be had: {type(error).__name__}: {error}; it must be in the current folder, or installed"
+        ) from error
     if not callable(policy):
         raise DataError(
             f"policy {module}:{name}: is a {type(policy).__name__}; it must be callable as policy(observation, info)"

@@ -157,7 +157,9 @@ class FrameStore:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._read_index()
         except FileNotFoundError:
-            raise DataError(f"{path}: no such packed store") from None
+            raise DataError(
+                f"{path}: no such packed store; `lapa extract` makes one with codes, `lapa train` one of a recording"
+            ) from None
         except (*DAMAGED_NPZ, struct.error) as error:
             raise DataError(f"{path}: not a packed store, or a cut one ({error}); delete it and pack again") from None
 
