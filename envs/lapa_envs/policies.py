@@ -66,8 +66,8 @@ def foreign_policy(env: gym.Env[Any, Any], module: str, name: str, rng: np.rando
         policy = found(env, rng) if isinstance(found, type) else found
     except Exception as error:  # a stranger's module can raise anything
         raise DataError(
-            f"policy {module}:{name}: cannot be had: {type(error).__name__}: {error}; it must be in the current folder, "
-            "or installed"
+            f"policy {module}:{name}: cannot be had: {type(error).__name__}: {error}; it must be in the current "
+            "folder, or installed"
         ) from error
     if not callable(policy):
         raise DataError(
