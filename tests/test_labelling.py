@@ -127,7 +127,7 @@ class NearlyBetween(nn.Module):
         return torch.ones(len(current), 1, 1, 1, dtype=current.dtype) + self.tilt
 
 
-@pytest.mark.parametrize(("tilt", "code"), [(1e-10, 1), (-1e-10, 0)])
+@pytest.mark.parametrize(("tilt", "code"), [(1e-8, 1), (-1e-8, 0), (1e-11, 0), (0.0, 0), (-1e-11, 0)])
 def test_a_latent_between_two_codes_is_decided_in_double_precision(tilt: float, code: int) -> None:
     model = NearlyBetween(tilt)
     frames = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)

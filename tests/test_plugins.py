@@ -84,9 +84,8 @@ def test_the_code_is_that_of_the_nearest_vector(kind):
 def test_the_margin_is_half_the_gap_between_the_nearest_two(kind):
     quantizer = codebook_quantizer(kind, num_codes=3).eval()
     quantizer.codebook.data.copy_(torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 40.0]]))
-    assert quantizer.margin(as_grid([[0.0, 0.0], [1.0, 0.0], [2.0, 7.0]])).flatten().tolist() == pytest.approx(
-        [2, 1, 0]
-    )
+    margin = quantizer.margin(as_grid([[0.0, 0.0], [1.0, 0.0], [2.0, 7.0]])).flatten().tolist()
+    assert margin == pytest.approx([2, 1, 0], rel=1e-5)  # less what counts as a tie
 
 
 @both_codebooks

@@ -294,3 +294,71 @@ def test_the_entropy_of_sure_assignments_has_a_finite_gradient() -> None:
     logits = torch.tensor([[0.0, 200.0, -200.0]], requires_grad=True)
     assignment_entropy_loss(logits.softmax(-1)).backward()
     assert logits.grad.isfinite().all()
+
+
+def planted(name: str, share: float) -> tuple[Any, Tensor, int]:
+    """A quantizer, a latent (1, D, 1, 1) tied between code 2 and a higher one but for ``share``, and that code."""
+    torch.manual_seed(0)
+    quantizer = registry.quantizers.get(name)(registry.quantizers.get(name).Config(), latent_dim=LATENT_DIM)
+    quantizer = quantizer.double().eval().requires_grad_(False)
+    latent = torch.zeros(1, LATENT_DIM, 1, 1, dtype=torch.float64)
+    latent[0, 0] = 1.0
+    other = 9
+    if name in ("vq", "ema", "residual"):
+        book = quantizer.levels[0].codebook if name == "residual" else quantizer.codebook
+        book[:] = -5.0
+        book[2], book[9] = latent[0, :, 0, 0] * 0.5, latent[0, :, 0, 0] * (0.5 + share)
+    elif name == "gumbel":
+        quantizer.logits.weight.zero_()
+        quantizer.logits.bias[2], quantizer.logits.bias[9] = 3.0, 3.0 * (1 + share)
+    elif name == "simvq":
+        lengthening = torch.full((len(quantizer.inner.codebook), 1), 7.0, dtype=torch.float64)
+        quantizer.inner.frozen_codebook[:] = lengthening
+        quantizer.inner.frozen_codebook[9] = quantizer.inner.frozen_codebook[2] = 0.1
+        quantizer.inner.frozen_codebook[9] *= 1 - share
+        latent[:] = 0.0
+    elif name == "lfq":  # bit 0 is undecided, bit 1 of code 2 is set, and no other
+        quantizer.inner.project_in.weight.zero_()
+        quantizer.inner.project_in.bias[:] = -1.0
+        mask = quantizer.inner.mask.tolist()
+        quantizer.inner.project_in.bias[mask.index(2)] = 1.0
+        quantizer.inner.project_in.weight[mask.index(1), 0] = 1.0
+        quantizer.inner.project_in.bias[mask.index(1)] = -(1.0 - share)
+        other = 3
+    else:  # fsq: the first dimension is half-way between two levels
+        quantizer.down.weight.zero_()
+        _, offset, shift = quantizer._bounds(latent)
+        half = quantizer._bounds(latent)[0]
+        wanted = torch.full_like(half, 0.0)
+        wanted[0] = 0.5 + share
+        quantizer.down.bias[:] = (((wanted + offset) / half).atanh() - shift).flatten()
+        low = torch.tensor(quantizer.levels.tolist()) // 2 * quantizer.basis
+        return quantizer, latent, int(low.sum() + 1)
+    return quantizer, latent, other
+
+
+@pytest.mark.parametrize("name", [name for name in registry.quantizers.names() if name != "continuous"])
+def test_of_tied_codes_the_lowest_wins_and_of_others_the_nearest(name: str) -> None:
+    tied = [planted(name, share) for share in (0.0, 1e-13, -1e-13)]
+    codes = {int(quantizer(latent).codes.flatten()[0]) for quantizer, latent, _ in tied}
+    quantizer, latent, other = planted(name, 1e-6)
+    lowest = codes.pop()
+    assert not codes, "rounding decides between tied codes"
+    assert lowest == (other - 1 if name == "fsq" else 2)
+    assert int(quantizer(latent).codes.flatten()[0]) == other
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["vq", "ema", "residual"])
+def test_equal_code_vectors_give_the_lowest_code_whatever_the_batch(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    quantizer = registry.quantizers.get(name)(registry.quantizers.get(name).Config(num_codes=16), latent_dim=LATENT_DIM)
+    quantizer = quantizer.to(dtype).eval().requires_grad_(False)
+    for book in [level.codebook for level in getattr(quantizer, "levels", [quantizer])]:
+        book[8:] = book[:8]  # each code twice
+    latent = torch.randn(64, LATENT_DIM, 7, 5, dtype=dtype)
+    codes = quantizer(latent).codes
+    assert int(codes.max()) < 8
+    laid = quantizer(latent.to(memory_format=torch.channels_last)).codes
+    assert torch.equal(laid, codes)
+    assert torch.equal(torch.cat([quantizer(row).codes for row in latent.split(1)]), codes)

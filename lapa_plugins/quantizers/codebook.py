@@ -17,6 +17,13 @@ from lapa.contracts import Quantized, Quantizer
 
 KMEANS_ROUNDS = 10
 
+TIE = {torch.float32: 1e-6, torch.float64: 1e-9}
+"""Codes whose squared distances, or logits, differ by less than this share of their size are tied: the lowest wins.
+
+Codes that started on equal encodings are equal, and then rounding would choose between them, differently on every
+processor. The share is well above the rounding of its precision, and far below what training can tell apart.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class CodebookConfig:
@@ -94,7 +101,7 @@ class CodebookQuantizer(Quantizer):
             if self.training:
                 self.start_from(flat.detach())
             distances = self.distances(flat)
-            codes = distances.argmin(1)
+            codes = nearest(distances, flat)
             chosen = F.embedding(codes, self.vectors())
             terms = self.losses(flat, chosen, distances)
             if self.training:
@@ -123,21 +130,15 @@ class CodebookQuantizer(Quantizer):
 
     def distances(self, flat: Tensor) -> Tensor:
         """Squared distances (N, K) of encodings (N, d) to codes, less each encoding's own squared length."""
-        vectors = self.vectors()
-        return vectors.square().sum(1) - 2 * flat @ vectors.T
+        return squared_distances(flat, self.vectors())
 
     def margin(self, latent: Tensor) -> Tensor:
         return self.assign(latent)[1]
 
     def assign(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        # By the triangle inequality, half the gap between the nearest and the second nearest code, which is that of
-        # their squares over twice their sum; less what squares lose by rounding, as codes lie close together.
         flat = self.encodings(latent)
         squares, codes = two_smallest(self.distances(flat))
-        own = flat.square().sum(1)
-        lengths = (squares + own[:, None]).clamp_min(0).sqrt().sum(1)
-        lost = 4 * torch.finfo(flat.dtype).eps * (own + squares[:, 1].abs())
-        margin = (squares[:, 1] - squares[:, 0] - lost).clamp_min(0) / (2 * lengths).clamp_min(1e-30)
+        margin = border(flat, squares)
         if self.options.distance == "cosine":
             # Bringing two vectors to length 1 brings them apart by at most 2 / length times their distance.
             margin = margin * self.down(flatten(latent)).norm(dim=1) / 2
@@ -180,6 +181,45 @@ class CodebookQuantizer(Quantizer):
     def place(self, which: Tensor | slice, vectors: Tensor) -> None:
         """Puts the codes ``which`` on ``vectors``."""
         self.codebook[which] = vectors.to(self.codebook.dtype)
+
+
+def squared_distances(flat: Tensor, vectors: Tensor) -> Tensor:
+    """(N, d) and (K, d) -> (N, K), squared distances less each encoding's own squared length."""
+    return vectors.square().sum(1) - 2 * flat @ vectors.T
+
+
+def border(flat: Tensor, squares: Tensor) -> Tensor:
+    """How far each encoding (N, d) can move before another code is nearest or tied: (N,), a lower bound.
+
+    Args:
+        flat: the encodings.
+        squares: (N, 2), the two smallest of :func:`squared_distances`.
+    """
+    # By the triangle inequality, half the gap between the nearest and the second nearest code, which is that of
+    # their squares over twice their sum; less what is tied, and what squares lose by rounding.
+    own = flat.square().sum(1)
+    lengths = (squares + own[:, None]).clamp_min(0).sqrt().sum(1)
+    lost = (TIE[flat.dtype] + 4 * torch.finfo(flat.dtype).eps) * (own + squares.abs().amax(1))
+    return (squares[:, 1] - squares[:, 0] - lost).clamp_min(0) / (2 * lengths).clamp_min(1e-30)
+
+
+def nearest(distances: Tensor, flat: Tensor) -> Tensor:
+    """The column (N,) of the smallest of each row (N, K), of tied ones the lowest; see :data:`TIE`.
+
+    Args:
+        distances: squared, less the own squared length of the encodings.
+        flat: (N, d), the encodings.
+    """
+    smallest = distances.amin(1)
+    slack = TIE[distances.dtype] * (flat.square().sum(1) + smallest.abs())
+    return lowest(distances <= (smallest + slack)[:, None])
+
+
+def lowest(candidates: Tensor) -> Tensor:
+    """(..., K) bool -> (...) int64, the first column that is true."""
+    # Of equal values argmax may take any: so the columns are made to differ.
+    count = candidates.shape[-1]
+    return (candidates * torch.arange(count, 0, -1, device=candidates.device)).argmax(-1)
 
 
 def two_smallest(distances: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Quantized, Quantizer
-from lapa_plugins.quantizers.codebook import full_precision
+from lapa_plugins.quantizers.codebook import TIE, full_precision
 
 
 class FsqQuantizer(Quantizer):
@@ -46,7 +46,7 @@ class FsqQuantizer(Quantizer):
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
             bounded = self.bounded(latent)
-            digits = bounded + (bounded.round() - bounded).detach()
+            digits = bounded + (rounded(bounded) - bounded).detach()
             quantized = self.up(digits / _column(self.levels // 2))
         codes = (digits.detach().round().long() + _column(self.levels // 2)) * _column(self.basis)
         return Quantized(quantized, codes.sum(1), latent.new_zeros(()), {})
@@ -69,9 +69,14 @@ class FsqQuantizer(Quantizer):
     def margin(self, latent: Tensor) -> Tensor:
         # Beyond the outermost level there is no border, but to say so costs more than it saves.
         bounded, (half, _, _) = self.bounded(latent), self._bounds(latent)
-        to_border = (0.5 - (bounded - bounded.round()).abs()).clamp_min(0)
+        to_border = (0.5 - TIE[bounded.dtype] - (bounded - rounded(bounded)).abs()).clamp_min(0)
         steepest = half * self.down.weight.flatten(1).norm(dim=1)[:, None, None]  # of tanh, and of the projection
         return (to_border / steepest).amin(1)
+
+
+def rounded(bounded: Tensor) -> Tensor:
+    """The nearest whole numbers; half-way between two, within :data:`TIE`, the lower one, whose code is lower."""
+    return (bounded - (0.5 + TIE[bounded.dtype])).ceil()
 
 
 def _column(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa.contracts import Quantized, Quantizer
-from lapa_plugins.quantizers.codebook import assignment_entropy_loss, flatten, full_precision, unflatten
+from lapa_plugins.quantizers.codebook import TIE, assignment_entropy_loss, flatten, full_precision, lowest, unflatten
 
 
 class GumbelQuantizer(Quantizer):
@@ -70,7 +70,7 @@ class GumbelQuantizer(Quantizer):
                 drawn = (noisy / self.temperature).softmax(-1)
             else:
                 drawn = soft
-            codes = drawn.argmax(-1)  # (N, n)
+            codes = likeliest(noisy if self.training else logits)  # (N, n)
             hard = F.one_hot(codes, self.num_codes).to(drawn.dtype)
             chosen = hard + (drawn - drawn.detach())
             quantized = torch.einsum("nck,ckd->nd", chosen, self.codebook)
@@ -94,9 +94,21 @@ class GumbelQuantizer(Quantizer):
     def margin(self, latent: Tensor) -> Tensor:
         # Two logits come as near as the latent moves, times the length of the difference of their weights.
         top = self._logits(latent).topk(2, dim=-1).values
-        steepest = 2 * self.logits.weight.norm(dim=1).max()
-        return unflatten(((top[..., 0] - top[..., 1]) / steepest).amin(1), latent)
+        gap = (top[..., 0] - top[..., 1] - tie(top[..., 0])).clamp_min(0)
+        steepest = 2 * self.logits.weight.norm(dim=1).max().clamp_min(1e-30)
+        return unflatten((gap / steepest).amin(1), latent)
 
     def anneal(self, progress: float) -> None:
         start, end = self.config.temperature, self.config.temperature_end
         self.temperature.fill_(start * (end / start) ** progress)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """(..., K) -> (...) int64, the column of the largest, of tied ones the lowest."""
+    largest = logits.amax(-1)
+    return lowest(logits >= (largest - tie(largest))[..., None])
+
+
+def tie(largest: Tensor) -> Tensor:
+    """How far below the largest a logit is tied with it; see :data:`lapa_plugins.quantizers.codebook.TIE`."""
+    return TIE[largest.dtype] * (1 + largest.abs())

@@ -7,13 +7,23 @@ count micro-batches and ranks one by one.
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lapa.contracts import Quantized, Quantizer
-from lapa_plugins.quantizers.codebook import flatten, full_precision, unflatten
+from lapa_plugins.quantizers.codebook import (
+    TIE,
+    border,
+    flatten,
+    full_precision,
+    nearest,
+    squared_distances,
+    two_smallest,
+    unflatten,
+)
 
 try:
     from vector_quantize_pytorch import LFQ, SimVQ  # type: ignore[import-untyped]
@@ -38,7 +48,14 @@ class LibraryQuantizer(Quantizer):
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
             quantized, codes, loss = self.inner(full_precision(latent))
+            if not self.training:  # the package leaves ties to rounding
+                codes = self.decided(full_precision(latent))
+                quantized = self.codes_to_latent(codes)
         return Quantized(quantized, codes.long(), loss, {})
+
+    @abstractmethod
+    def decided(self, latent: Tensor) -> Tensor:
+        """(B, D, h, w) -> codes (B, h, w), of tied ones the lowest."""
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         latent: Tensor = self.inner.indices_to_codes(codes)
@@ -82,10 +99,21 @@ class LfqQuantizer(LibraryQuantizer):
         )
         super().__init__(config.num_codes, inner)
 
+    def decided(self, latent: Tensor) -> Tensor:
+        signed, tied = self._signed(latent)
+        return unflatten(((signed > tied) * self.inner.mask).sum(1), latent)
+
     def margin(self, latent: Tensor) -> Tensor:
+        signed, tied = self._signed(latent)
+        steepest = self.inner.project_in.weight.norm(dim=1)
+        return unflatten(((signed.abs() - tied).clamp_min(0) / steepest).amin(1), latent)
+
+    def _signed(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D, h, w) -> (N, d), whose signs are the bits, and (N, d), up to which a sign is tied with the other."""
         projection = self.inner.project_in
-        signed = projection(full_precision(flatten(latent)))
-        return unflatten((signed.abs() / projection.weight.norm(dim=1)).amin(1), latent)
+        flat = flatten(full_precision(latent))
+        size = flat.abs() @ projection.weight.abs().T + projection.bias.abs()  # of the terms, which can cancel out
+        return projection(flat), TIE[flat.dtype] * size
 
 
 class SimVqQuantizer(LibraryQuantizer):
@@ -124,7 +152,11 @@ class SimVqQuantizer(LibraryQuantizer):
         )
         super().__init__(config.num_codes, inner)
 
+    def decided(self, latent: Tensor) -> Tensor:
+        flat = flatten(latent)
+        return unflatten(nearest(squared_distances(flat, self.inner.codebook.to(flat.dtype)), flat), latent)
+
     def margin(self, latent: Tensor) -> Tensor:
         flat = full_precision(flatten(latent))
-        nearest = torch.cdist(flat, self.inner.codebook.to(flat.dtype)).topk(2, dim=1, largest=False).values
-        return unflatten((nearest[:, 1] - nearest[:, 0]) / 2, latent)
+        squares = squared_distances(flat, self.inner.codebook.to(flat.dtype))
+        return unflatten(border(flat, two_smallest(squares)[0]), latent)

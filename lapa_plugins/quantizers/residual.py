@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Quantized, Quantizer
-from lapa_plugins.quantizers.codebook import flatten, full_precision, pass_gradient, unflatten
+from lapa_plugins.quantizers.codebook import flatten, full_precision, nearest, pass_gradient, unflatten
 from lapa_plugins.quantizers.ema import EmaConfig, EmaQuantizer
 
 
@@ -100,7 +100,8 @@ class ResidualQuantizer(Quantizer):
     def reseed_unused(self, latent: Tensor) -> int:
         rest, moved = self.down(full_precision(latent)).detach(), 0
         for level in self.levels:
-            codes = level.distances(level.encodings(rest)).argmin(1)
+            flat = level.encodings(rest)
+            codes = nearest(level.distances(flat), flat)
             left = rest - level.codes_to_latent(unflatten(codes, rest))
             moved += level.reseed_unused(rest)
             rest = left
