@@ -9,30 +9,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lapa.checkpoint import Checkpoint, load_checkpoint, load_model
     from lapa.config import Config, load_config
     from lapa.contracts import Conditioner, Encoder, Quantized, Quantizer
-    from lapa.extraction import LatentActionDataset, extract
-    from lapa.labelling import Labeller, label
-    from lapa.model import LatentActionModel
-    from lapa.training import train
+    from lapa.engine.checkpoint import Checkpoint, load_checkpoint, load_model
+    from lapa.engine.training import train
+    from lapa.inference.extraction import LatentActionDataset, extract
+    from lapa.inference.labelling import Labeller, label
+    from lapa.systems.latent_action.model import LatentActionModel
 
 _HOMES = {
-    "Checkpoint": "lapa.checkpoint",
-    "load_checkpoint": "lapa.checkpoint",
-    "load_model": "lapa.checkpoint",
+    "Checkpoint": "lapa.engine.checkpoint",
+    "load_checkpoint": "lapa.engine.checkpoint",
+    "load_model": "lapa.engine.checkpoint",
     "Config": "lapa.config",
     "load_config": "lapa.config",
     "Conditioner": "lapa.contracts",
     "Encoder": "lapa.contracts",
     "Quantized": "lapa.contracts",
     "Quantizer": "lapa.contracts",
-    "LatentActionDataset": "lapa.extraction",
-    "extract": "lapa.extraction",
-    "Labeller": "lapa.labelling",
-    "label": "lapa.labelling",
-    "LatentActionModel": "lapa.model",
-    "train": "lapa.training",
+    "LatentActionDataset": "lapa.inference.extraction",
+    "extract": "lapa.inference.extraction",
+    "Labeller": "lapa.inference.labelling",
+    "label": "lapa.inference.labelling",
+    "LatentActionModel": "lapa.systems.latent_action.model",
+    "train": "lapa.engine.training",
 }
 
 __all__ = [

@@ -127,7 +127,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     """Packs if need be, trains, says what was reached."""
     from lapa import distributed
     from lapa.config import load_config
-    from lapa.training import train
+    from lapa.engine.training import train
 
     file = arguments.config
     if arguments.resume and not arguments.preset and not file:
@@ -191,9 +191,9 @@ def add_extract(subparsers: Subparsers) -> None:
 def run_extract(arguments: argparse.Namespace) -> None:
     """Labels every pair of the recordings."""
     from lapa import distributed
-    from lapa.checkpoint import load_checkpoint
     from lapa.data.store import open_store
-    from lapa.extraction import extract
+    from lapa.engine.checkpoint import load_checkpoint
+    from lapa.inference.extraction import extract
 
     with distributed.process_group(arguments.device) as device:
         checkpoint = load_checkpoint(arguments.checkpoint, device)
@@ -215,11 +215,11 @@ def add_evaluate(subparsers: Subparsers) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Judges, writes the report, prints the table."""
-    from lapa.checkpoint import load_checkpoint
     from lapa.data.store import open_store
+    from lapa.engine.checkpoint import load_checkpoint
     from lapa.evaluation.evaluate import evaluate
     from lapa.evaluation.report import read_history, write_report
-    from lapa.evaluation.tables import format_table, summary_rows
+    from lapa.report.tables import format_table, summary_rows
 
     checkpoint = load_checkpoint(arguments.checkpoint, arguments.device)
     store = open_store(arguments.data, arguments.store, strict=arguments.strict)
@@ -255,9 +255,9 @@ def add_compare(subparsers: Subparsers) -> None:
 def run_compare(arguments: argparse.Namespace) -> None:
     """Judges, writes the page, prints the table."""
     from lapa.data.store import open_store
+    from lapa.engine.sweep import cells, train_cells
     from lapa.errors import ConfigError
     from lapa.evaluation.compare import compare, comparison_header, comparison_rows
-    from lapa.sweep import cells, train_cells
 
     if not arguments.runs and not arguments.sweep:
         raise ConfigError("nothing to compare: name run folders, or --sweep KEY=VALUE,VALUE")

@@ -24,18 +24,18 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lapa.checkpoint import load_model
 from lapa.config import Config, load_config
+from lapa.data.clips import PairDataset, PairSampler
 from lapa.data.feed import Feed
 from lapa.data.files import write_text
 from lapa.data.frames import FrameFormat, read_png, to_float
-from lapa.data.pairs import PairDataset, PairSampler
 from lapa.data.store import FrameStore, open_store
 from lapa.device import autocast, has_fast_bf16, peak_memory, pick_device
-from lapa.labelling import Labeller
-from lapa.losses import loss_terms, loss_weights, weighted_sum
+from lapa.engine.checkpoint import load_model
+from lapa.engine.training import make_model, make_optimizer, train
+from lapa.inference.labelling import Labeller
 from lapa.progress import notify
-from lapa.training import make_model, make_optimizer, train
+from lapa.systems.latent_action.losses import loss_terms, loss_weights, weighted_sum
 from lapa_envs.pretrained import default_checkpoint
 
 PRESETS = ("breakout", "breakout_rgb", "laptop")

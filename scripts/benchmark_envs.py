@@ -22,14 +22,14 @@ import torch
 from ale_py.vector_env import AtariVectorEnv
 from benchmark import host_kind, processor, rate
 
-from lapa.checkpoint import load_model
 from lapa.config import load_config
 from lapa.data.files import write_text
 from lapa.data.frames import FrameFormat, prepare
 from lapa.device import peak_memory, pick_device
-from lapa.labelling import Labeller
-from lapa.model import LatentActionModel
+from lapa.engine.checkpoint import load_model
+from lapa.inference.labelling import Labeller
 from lapa.progress import notify
+from lapa.systems.latent_action.model import LatentActionModel
 from lapa_envs import LatentActionVectorWrapper, LatentActionWrapper, RecordEpisodes, make_env
 from lapa_envs.playing import record
 from lapa_envs.pretrained import default_checkpoint

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lapa.checkpoint import Checkpoint, load_checkpoint
 from lapa.config import load_config
 from lapa.data.episodes import TRUTH_FILE, Truth, write_truth
 from lapa.data.store import FrameStore, open_store
+from lapa.engine.checkpoint import Checkpoint, load_checkpoint
+from lapa.engine.training import train
 from lapa.evaluation.evaluate import Evaluation, evaluate
-from lapa.training import train
 
 TOY_MOVES = np.array([(0, 0), (0, 4), (0, -4), (4, 0), (-4, 0)])
 """Of the toy's five actions, in pixels (rows, columns)."""

@@ -10,7 +10,7 @@ import torch
 
 from lapa.data.episodes import Truth
 from lapa.data.frames import FrameFormat, prepare, to_float
-from lapa.evaluation.breakout.detectors import (
+from lapa.games.breakout.detectors import (
     find_ball,
     find_bricks,
     find_digits,
@@ -18,9 +18,9 @@ from lapa.evaluation.breakout.detectors import (
     read_screens,
     to_luma,
 )
-from lapa.evaluation.breakout.elements import element_metrics
-from lapa.evaluation.breakout.events import EVENTS, find_events
-from lapa.evaluation.breakout.screen import (
+from lapa.games.breakout.elements import element_metrics
+from lapa.games.breakout.events import EVENTS, find_events
+from lapa.games.breakout.screen import (
     BRICK_POINTS,
     FREE_ROWS,
     PADDLE_WIDTH,

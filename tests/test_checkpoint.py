@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from lapa.checkpoint import load_checkpoint, load_model, save_checkpoint
 from lapa.config import Config, load_config
 from lapa.data.frames import FrameFormat
+from lapa.engine.checkpoint import load_checkpoint, load_model, save_checkpoint
 from lapa.errors import CheckpointError
-from lapa.model import LatentActionModel
+from lapa.systems.latent_action.model import LatentActionModel
 
 FORMAT = FrameFormat(40, 32, "grey", 2)
 SPLIT = {"train": ["0", "2"], "val": ["1"], "test": ["3"]}

@@ -19,10 +19,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lapa import registry, training
+from lapa import registry
 from lapa.cli import main
 from lapa.config import presets
-from lapa.extraction import LatentActionDataset
+from lapa.engine import training
+from lapa.inference.extraction import LatentActionDataset
 
 ROOT = Path(__file__).parent.parent
 LAPA = Path(sys.executable).with_name("lapa")

@@ -12,9 +12,9 @@ import pytest
 from lapa.cli import main
 from lapa.config import load_config
 from lapa.data.store import FrameStore, open_store
+from lapa.engine.training import train
 from lapa.errors import DataError
 from lapa.evaluation.compare import COLUMNS, compare, comparison_rows
-from lapa.training import train
 
 
 @pytest.fixture(scope="module")

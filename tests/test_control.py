@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from lapa.checkpoint import Checkpoint
+from lapa.data.clips import PairDataset
 from lapa.data.frames import to_float
-from lapa.data.pairs import PairDataset
 from lapa.data.store import FrameStore
+from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.codebook import code_use
 from lapa.evaluation.control import BATCH, STEPS, TRIED_PLACES, controllability, counterfactual, rollout, run_starts
-from lapa.labelling import label
+from lapa.inference.labelling import label
 
 
 class Scene:

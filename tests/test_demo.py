@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lapa.cli import main
-from lapa.extraction import LatentActionDataset
+from lapa.inference.extraction import LatentActionDataset
 from lapa_envs import demo
 
 DEMO = ["demo", "--preset", "debug", "--episodes", "4", "--max-steps", "30"]

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from lapa import distributed
-from lapa.checkpoint import load_checkpoint, read_state
 from lapa.cli import main
 from lapa.config import Config, load_config, to_yaml
 from lapa.data.store import FrameStore
+from lapa.engine.checkpoint import load_checkpoint, read_state
+from lapa.engine.training import train
 from lapa.errors import ConfigError
-from lapa.training import train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -31,8 +31,8 @@ import torch
 from lapa import distributed
 from lapa.config import load_config
 from lapa.data.store import FrameStore
-from lapa.stopping import StopSignal
-from lapa.training import Run
+from lapa.engine.stopping import StopSignal
+from lapa.engine.training import Run
 
 config = load_config("debug", Path(sys.argv[1]))
 with distributed.process_group("cpu") as device:

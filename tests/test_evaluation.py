@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from lapa.checkpoint import Checkpoint
 from lapa.data.episodes import TRUTH_FILE
 from lapa.data.frames import prepare, to_float
 from lapa.data.store import FrameStore, open_store
+from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import CheckpointError, DataError
-from lapa.evaluation.breakout.events import EVENTS
 from lapa.evaluation.control import STEPS
 from lapa.evaluation.evaluate import Evaluation, evaluate
-from lapa.evaluation.reconstruction import psnr_db, squared_errors
-from lapa.labelling import label
+from lapa.games.breakout.events import EVENTS
+from lapa.inference.labelling import label
+from lapa.metrics.pixels import psnr_db, squared_errors
 from lapa_envs.atari import make_env
 from lapa_envs.playing import record
 

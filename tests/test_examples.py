@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lapa.checkpoint import Checkpoint
 from lapa.data.episodes import read_episode
 from lapa.data.store import FrameStore
-from lapa.extraction import extract
+from lapa.engine.checkpoint import Checkpoint
+from lapa.inference.extraction import extract
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

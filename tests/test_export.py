@@ -13,13 +13,13 @@ import minari
 import numpy as np
 import pytest
 
-from lapa.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, open_store
+from lapa.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lapa.errors import DataError
-from lapa.extraction import LatentActionDataset, extract
-from lapa.model import LatentActionModel
+from lapa.inference.extraction import LatentActionDataset, extract
+from lapa.systems.latent_action.model import LatentActionModel
 from lapa_envs import export
 from lapa_envs.export import segments, to_minari, to_npz
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lapa.data import feed
+from lapa.data.clips import PairDataset, Pairs, PairSampler
 from lapa.data.feed import Feed, host_memory, place
 from lapa.data.frames import FrameFormat
-from lapa.data.pairs import PairDataset, Pairs, PairSampler
 from lapa.data.store import FrameStore, open_store
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lapa import LatentActionDataset, extract, load_checkpoint, load_config, train
-from lapa.data.pairs import PairSampler
+from lapa.data.clips import PairSampler
 from lapa.data.store import FrameStore, open_store
 from lapa.evaluation.evaluate import Evaluation
 from lapa.tracking import read_lines
@@ -21,7 +21,7 @@ from lapa_envs.pretrained import default_checkpoint
 
 FIXTURES = Path(__file__).parent / "fixtures"
 OLD_RUN = FIXTURES / "old_run"
-"""A run of the preset ``debug`` on the toy recording, stopped at step 10 of 20, and written before there were systems."""
+"""A run of the preset ``debug`` on the toy recording, stopped at step 10 of 20, by a version that had one system."""
 GOLDEN: dict[str, Any] = json.loads((FIXTURES / "golden.json").read_text())
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lapa.config import TrainingConfig
+from lapa.engine.guards import CollapseGuard, NonFiniteGuard
 from lapa.errors import TrainingError
-from lapa.guards import CollapseGuard, NonFiniteGuard
 
 
 def test_bad_steps_in_a_row_end_the_run_and_scattered_ones_do_not() -> None:

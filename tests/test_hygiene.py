@@ -113,7 +113,10 @@ def test_every_entry_point_leads_to_something(name: str, target: str) -> None:
 def test_every_package_of_the_tree_is_listed_and_every_listed_one_is_there() -> None:
     listed = set(SETUP["options"]["packages"].split())
     places = dict(line.replace(" ", "").split("=") for line in SETUP["options"]["package_dir"].strip().splitlines())
-    folders = {ROOT / places.get(name, name.replace(".", "/")) for name in listed}
+    for name in sorted(listed):
+        parent, _, last = name.rpartition(".")
+        places.setdefault(name, f"{places[parent]}/{last}" if parent else name)
+    folders = {ROOT / places[name] for name in listed}
     assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()
     found = {path.parent for path in MODULES if path.name == "__init__.py"} | {ROOT / "checkpoints" / "pretrained"}
     assert found == folders
@@ -157,7 +160,7 @@ def test_importing_is_quiet_and_light(module: str) -> None:
 
 
 def test_the_library_works_without_the_packages_of_the_report_and_the_environments() -> None:
-    names = ("checkpoint", "data.store", "extraction", "labelling", "training", "evaluation.evaluate")
+    names = ("data.store", "engine.training", "inference.extraction", "evaluation.evaluate")
     assert imported_with(*(f"lapa.{name}" for name in names)) == {"torch"}
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lapa.checkpoint import Checkpoint
 from lapa.data.frames import prepare, to_float
 from lapa.data.store import FrameStore
+from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import DataError
-from lapa.labelling import Labeller, label
-from lapa.layers import fold_batch_norm
-from lapa.model import LatentActionModel
+from lapa.inference.labelling import Labeller, label
+from lapa.nn.layers import fold_batch_norm
+from lapa.systems.latent_action.model import LatentActionModel
 from lapa_plugins.quantizers.vq import VectorQuantizer
 
 PAIRS = 64

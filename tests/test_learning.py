@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lapa.checkpoint import load_checkpoint
 from lapa.config import load_config
 from lapa.data.store import open_store
+from lapa.engine.checkpoint import load_checkpoint
+from lapa.engine.training import train
 from lapa.evaluation.evaluate import Evaluation, evaluate
-from lapa.training import train
 
 # One token of 16 codes for 5 actions. Seeds 0 to 6 all reach 1.0; with 8 codes some merge two actions.
 SETTINGS = [

@@ -23,9 +23,9 @@ from lapa.cli import main
 from lapa.errors import DataError
 from lapa.evaluation.reading import Reading, load_reader
 from lapa_envs import make_env
-from lapa_envs.live import Game, Moment, find_reader, label_live
-from lapa_envs.live_page import LivePage
-from lapa_envs.live_picture import code_colors, picture
+from lapa_envs.live.game import Game, Moment, find_reader, label_live
+from lapa_envs.live.page import LivePage
+from lapa_envs.live.picture import code_colors, picture
 from lapa_envs.pretrained import default_checkpoint, default_reader
 
 
@@ -56,7 +56,7 @@ def test_each_step_is_told_as_it_was() -> None:
 
 
 def digest() -> str:
-    from lapa.checkpoint import load_checkpoint
+    from lapa.engine.checkpoint import load_checkpoint
 
     return load_checkpoint(default_checkpoint(), "cpu").digest
 

@@ -5,8 +5,8 @@ import torch
 
 from lapa.config import LossConfig
 from lapa.contracts import Quantized
-from lapa.losses import loss_terms, loss_weights, scheduled, weighted_squared_error, weighted_sum
-from lapa.model import ModelOutput
+from lapa.systems.latent_action.losses import loss_terms, loss_weights, scheduled, weighted_squared_error, weighted_sum
+from lapa.systems.latent_action.model import ModelOutput
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lapa.contracts import Quantized
-from lapa.metering import StepResult
-from lapa.model import ModelOutput
+from lapa.engine.metering import StepResult
+from lapa.systems.latent_action.model import ModelOutput
 from lapa_plugins.quantizers.residual import ResidualQuantizer
 
 

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lapa.config import load_config
+from lapa.data.clips import PairDataset
 from lapa.data.frames import FrameFormat, to_float
-from lapa.data.pairs import PairDataset
 from lapa.data.store import open_store
-from lapa.facts import count_parameters
-from lapa.model import LatentActionModel
-from lapa.training import make_model
+from lapa.engine.facts import count_parameters
+from lapa.engine.training import make_model
+from lapa.systems.latent_action.model import LatentActionModel
 
 TOY = FrameFormat(40, 32)
 

@@ -10,7 +10,7 @@ import pytest
 
 from lapa.cli import main
 from lapa.data.episodes import read_episode
-from lapa.extraction import LatentActionDataset
+from lapa.inference.extraction import LatentActionDataset
 
 CHECKPOINT = "checkpoints/latent_action/best.pt"
 

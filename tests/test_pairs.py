@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lapa.data.clips import PairDataset, PairSampler, split_episodes
 from lapa.data.frames import FrameFormat, prepare, to_float
-from lapa.data.pairs import PairDataset, PairSampler, split_episodes
 from lapa.data.store import FrameStore, open_store
 from lapa.errors import DataError
 

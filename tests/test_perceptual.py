@@ -14,11 +14,11 @@ from torch import nn
 from lapa.config import LossConfig, load_config
 from lapa.contracts import Quantized
 from lapa.data.store import FrameStore
+from lapa.engine.training import train
 from lapa.errors import ConfigError
-from lapa.losses import loss_terms, loss_weights, make_perceptual
-from lapa.model import ModelOutput
-from lapa.perceptual import load_vgg16
-from lapa.training import train
+from lapa.nn.perceptual import load_vgg16
+from lapa.systems.latent_action.losses import loss_terms, loss_weights, make_perceptual
+from lapa.systems.latent_action.model import ModelOutput
 
 WIDTHS = {0: (3, 4), 2: (4, 4), 5: (4, 6), 7: (6, 6), 10: (6, 8), 12: (8, 8), 14: (8, 8)}
 """Channels before and after each convolution of a small VGG16, by its number in torchvision's ``features``."""

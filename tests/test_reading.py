@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lapa.checkpoint import Checkpoint
+from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import DataError
 from lapa.evaluation.evaluate import Evaluation
 from lapa.evaluation.reading import READER_FILE, CodeReader, event_reading_metrics, fit_reader, load_reader
@@ -122,7 +122,7 @@ def test_the_report_keeps_a_reader_of_its_checkpoint(
 
 
 def test_the_model_that_comes_with_the_package_has_a_reader() -> None:
-    from lapa.checkpoint import load_checkpoint
+    from lapa.engine.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(default_checkpoint(), "cpu")
     reader = load_reader(default_reader(), checkpoint.digest)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from lapa.evaluation.reconstruction import CHANGED, joined, mean_ssim, pair_errors, psnr_db, squared_errors, ssim_map
+from lapa.metrics.pixels import CHANGED, joined, mean_ssim, pair_errors, psnr_db, squared_errors, ssim_map
 
 
 def frames(count: int = 3, seed: int = 0) -> torch.Tensor:

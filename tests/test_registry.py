@@ -196,12 +196,12 @@ def test_registry_errors_are_errors_of_lapa_and_lookup_errors():
     [
         (dict, "does not derive from lapa.Quantizer"),
         ("lapa_plugins.encoders.conv:ConvEncoder", "does not derive from lapa.Quantizer"),
-        ("lapa.layers:halved", "does not derive from lapa.Quantizer"),
+        ("lapa.nn.layers:halved", "does not derive from lapa.Quantizer"),
         (WithoutConfig, "lacks a dataclass named Config"),
         (WithPlainConfig, "lacks a dataclass named Config"),
         ("lapa.no_such_module:Thing", "cannot be loaded from lapa.no_such_module:Thing: ModuleNotFoundError"),
-        ("lapa.layers:Thing", "cannot be loaded from lapa.layers:Thing: AttributeError"),
-        ("lapa.layers", "cannot be loaded from lapa.layers: AttributeError"),
+        ("lapa.nn.layers:Thing", "cannot be loaded from lapa.nn.layers:Thing: AttributeError"),
+        ("lapa.nn.layers", "cannot be loaded from lapa.nn.layers: AttributeError"),
     ],
 )
 def test_a_target_that_does_not_meet_the_contract_is_refused_with_its_owner(target, complaint):

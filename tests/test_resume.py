@@ -21,14 +21,14 @@ import pytest
 import torch
 
 from lapa import training
-from lapa.checkpoint import load_checkpoint, read_state, step_checkpoints
 from lapa.cli import main
 from lapa.config import Config, load_config, to_yaml
 from lapa.data.store import FrameStore, open_store
+from lapa.engine.checkpoint import load_checkpoint, read_state, step_checkpoints
+from lapa.engine.randomness import rng_state, set_rng_state
+from lapa.engine.stopping import StopSignal
+from lapa.engine.training import train
 from lapa.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
-from lapa.randomness import rng_state, set_rng_state
-from lapa.stopping import StopSignal
-from lapa.training import train
 
 STEPS = 60
 
@@ -81,7 +81,7 @@ def children() -> Iterator[Any]:
     """Starts child processes from a server that has imported torch already, so that a start takes no seconds."""
     context = multiprocessing.get_context("forkserver")
     plugins = [f"lapa_plugins.{name}" for name in ("encoders.conv", "quantizers.vq", "conditioners.film")]
-    context.set_forkserver_preload(["lapa.training", "skimage.metrics", *plugins])
+    context.set_forkserver_preload(["lapa.engine.training", "skimage.metrics", *plugins])
     return context
 
 
@@ -131,7 +131,7 @@ from pathlib import Path
 import torch
 from lapa.config import load_config
 from lapa.data.store import FrameStore
-from lapa.training import train
+from lapa.engine.training import train
 
 save, saved = torch.save, []
 

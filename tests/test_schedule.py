@@ -9,7 +9,7 @@ import pytest
 
 from lapa import schedule
 from lapa.config import TrainingConfig
-from lapa.schedule import Clock, is_due, learning_rate
+from lapa.engine.schedule import Clock, is_due, learning_rate
 
 
 def rate(progress: float, **options: Any) -> float:

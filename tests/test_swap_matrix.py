@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from lapa import registry
-from lapa.checkpoint import load_checkpoint, save_checkpoint
 from lapa.config import Config, load_config
 from lapa.data.frames import FrameFormat, prepare, to_float
+from lapa.engine.checkpoint import load_checkpoint, save_checkpoint
 from lapa.errors import DataError
-from lapa.labelling import label
-from lapa.losses import loss_terms, loss_weights, weighted_sum
-from lapa.model import LatentActionModel
+from lapa.inference.labelling import label
+from lapa.systems.latent_action.losses import loss_terms, loss_weights, weighted_sum
+from lapa.systems.latent_action.model import LatentActionModel
 
 STEPS = 20
 FORMAT = FrameFormat(40, 32)  # of the toy

@@ -13,8 +13,8 @@ from lapa import sweep
 from lapa.cli import main
 from lapa.config import load_config
 from lapa.data.store import FrameStore
+from lapa.engine.sweep import Cell, cells, train_cells
 from lapa.errors import ConfigError, TrainingInterrupted
-from lapa.sweep import Cell, cells, train_cells
 
 TOY = ["data.downsample=1", "training.steps=6", "training.validate_every=3"]
 

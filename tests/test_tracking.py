@@ -23,7 +23,7 @@ from PIL import Image
 from lapa import tracking
 from lapa.config import Config, load_config
 from lapa.errors import ConfigError
-from lapa.evaluation.figures import plot_training
+from lapa.report.figures import plot_training
 from lapa.tracking import JsonlTracker, Tracker, Trackers, open_trackers, read_lines, wandb_mode
 
 FACTS = {"git": "abc", "model": {"parameters": 7}}

@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from lapa import device, training
-from lapa.checkpoint import Checkpoint, load_checkpoint, read_state
 from lapa.config import Config, TrainingConfig, config_from_dict, load_config
 from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, open_store
+from lapa.engine.checkpoint import Checkpoint, load_checkpoint, read_state
+from lapa.engine.facts import git_revision
+from lapa.engine.stopping import StopSignal
+from lapa.engine.training import Run, make_model, train
+from lapa.engine.validation import Validator
 from lapa.errors import ConfigError, DataError, TrainingError
-from lapa.facts import git_revision
-from lapa.losses import loss_terms
-from lapa.model import LatentActionModel
-from lapa.stopping import StopSignal
-from lapa.training import Run, make_model, train
-from lapa.validation import Validator
+from lapa.systems.latent_action.losses import loss_terms
+from lapa.systems.latent_action.model import LatentActionModel
 
 LIMIT = 10
 """Bad steps in a row that end a run, by default."""

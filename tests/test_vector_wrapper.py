@@ -13,12 +13,12 @@ import torch
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from lapa.checkpoint import load_model, save_checkpoint
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat
+from lapa.engine.checkpoint import load_model, save_checkpoint
 from lapa.errors import CheckpointError, DataError
-from lapa.labelling import label
-from lapa.model import LatentActionModel
+from lapa.inference.labelling import label
+from lapa.systems.latent_action.model import LatentActionModel
 from lapa_envs import LatentActionVectorWrapper, LatentActionWrapper, make_env
 
 MODES = list(AutoresetMode)

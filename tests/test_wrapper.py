@@ -17,14 +17,14 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
-from lapa.checkpoint import Checkpoint, load_model, save_checkpoint
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.store import open_store
+from lapa.engine.checkpoint import Checkpoint, load_model, save_checkpoint
 from lapa.errors import CheckpointError, DataError
-from lapa.extraction import LatentActionDataset, extract
-from lapa.labelling import label
-from lapa.model import LatentActionModel
+from lapa.inference.extraction import LatentActionDataset, extract
+from lapa.inference.labelling import label
+from lapa.systems.latent_action.model import LatentActionModel
 from lapa_envs import LatentActionWrapper, make_env
 from lapa_envs.pretrained import default_checkpoint
 from lapa_plugins.quantizers.vq import VectorQuantizer

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.checkpoint import load_checkpoint
 from lapa.data.frames import prepare, to_float
+from lapa.engine.checkpoint import load_checkpoint
 from lapa.errors import DataError
-from lapa.labelling import Labeller
+from lapa.inference.labelling import Labeller
 from lapa_envs.pretrained import default_checkpoint
 
 PLACES = ("info", "obs", "both")

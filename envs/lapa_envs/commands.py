@@ -146,7 +146,7 @@ def label(subparsers: Subparsers) -> None:
 
 def run_label(arguments: argparse.Namespace) -> None:
     """Plays, labels and shows."""
-    from lapa_envs.watching import watch
+    from lapa_envs.live.watch import watch
 
     check_positive(arguments, "steps", "frameskip", "fps")
     check_seed(arguments.seed)
@@ -183,7 +183,7 @@ def export(subparsers: Subparsers) -> None:
 
 def run_export(arguments: argparse.Namespace) -> None:
     """Exports."""
-    from lapa.extraction import LatentActionDataset
+    from lapa.inference.extraction import LatentActionDataset
     from lapa_envs.export import to_minari, to_npz
 
     dataset = LatentActionDataset(arguments.dataset)

@@ -8,20 +8,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from lapa.checkpoint import load_checkpoint
 from lapa.cli import DEFAULT_DATASET
 from lapa.config import load_config
 from lapa.data.files import write_text
 from lapa.data.store import FrameStore, open_store
+from lapa.engine.checkpoint import load_checkpoint
+from lapa.engine.training import train
 from lapa.errors import DataError
 from lapa.evaluation.evaluate import evaluate
 from lapa.evaluation.report import read_history, write_report
-from lapa.evaluation.tables import format_table, summary_rows
-from lapa.extraction import LatentActionDataset, extract
+from lapa.inference.extraction import LatentActionDataset, extract
 from lapa.progress import notify
-from lapa.training import train
+from lapa.report.tables import format_table, summary_rows
 from lapa_envs.atari import make_env
-from lapa_envs.live import label_live
+from lapa_envs.live.game import label_live
 from lapa_envs.playing import record
 
 LIVE_STEPS = 200

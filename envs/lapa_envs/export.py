@@ -19,7 +19,7 @@ import numpy as np
 from lapa.data.files import atomic_file, write_text
 from lapa.data.store import StoredEpisode
 from lapa.errors import DataError
-from lapa.extraction import LatentActionDataset
+from lapa.inference.extraction import LatentActionDataset
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
 

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from lapa.errors import DataError
-from lapa.evaluation.breakout.screen import RAM_BALL_X, RAM_BALL_Y, RAM_PADDLE_X
+from lapa.games.breakout.screen import RAM_BALL_X, RAM_BALL_Y, RAM_PADDLE_X
 from lapa_envs.recording import action_meanings
 
 Policy = Callable[[Any, dict[str, Any]], Any]

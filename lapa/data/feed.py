@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lapa.data.pairs import PairDataset, Pairs, PairSampler, RawPairs
+from lapa.data.clips import PairDataset, Pairs, PairSampler, RawPairs
 from lapa.distributed import local_world_size
 
 SHARE_OF_MEMORY = 0.4

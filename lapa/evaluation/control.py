@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lapa.data.clips import PairDataset, evenly_spaced
 from lapa.data.frames import to_float
-from lapa.data.pairs import PairDataset, evenly_spaced
-from lapa.evaluation.reconstruction import psnr_db, squared_errors
-from lapa.model import LatentActionModel
+from lapa.metrics.pixels import psnr_db, squared_errors
+from lapa.systems.latent_action.model import LatentActionModel
 
 STEPS = (1, 4, 8, 16)
 """Numbers of steps after which rollouts are judged."""

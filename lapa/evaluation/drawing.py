@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lapa.data.clips import PairDataset, Pairs
 from lapa.data.frames import to_float
-from lapa.data.pairs import PairDataset, Pairs
 from lapa.data.store import StoredEpisode
-from lapa.evaluation.reconstruction import PairErrors, joined, pair_errors
-from lapa.labelling import Labeller
-from lapa.model import LatentActionModel
+from lapa.inference.labelling import Labeller
+from lapa.metrics.pixels import PairErrors, joined, pair_errors
 from lapa.progress import progress_bar
+from lapa.systems.latent_action.model import LatentActionModel
 
 
 @dataclasses.dataclass(frozen=True)

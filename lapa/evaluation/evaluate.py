@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from lapa.checkpoint import Checkpoint
-from lapa.data.pairs import SPLITS, PairDataset, evenly_spaced
+from lapa.data.clips import SPLITS, PairDataset, evenly_spaced
 from lapa.data.store import FrameStore, StoredEpisode
+from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import DataError
-from lapa.evaluation.breakout.detectors import to_luma
-from lapa.evaluation.breakout.elements import element_metrics
-from lapa.evaluation.breakout.screen import MAX_DOWNSAMPLE, is_breakout, rams, screen_state
 from lapa.evaluation.codes import CodeJudgement, judge_codes, named
 from lapa.evaluation.drawing import Drawn, draw, figures_by_episode, reconstruction_metrics, spread
 from lapa.evaluation.verdicts import Verdict, verdicts
-from lapa.extraction import check_format
+from lapa.games.breakout.detectors import to_luma
+from lapa.games.breakout.elements import element_metrics
+from lapa.games.breakout.screen import MAX_DOWNSAMPLE, is_breakout, rams, screen_state
+from lapa.inference.extraction import check_format
 from lapa.progress import notify as print_line
 
 ELSEWHERE_PAIRS = 256

@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from lapa.checkpoint import Checkpoint
 from lapa.config import to_yaml
+from lapa.data.clips import evenly_spaced
 from lapa.data.files import atomic_file, write_text
 from lapa.data.frames import to_float
-from lapa.data.pairs import evenly_spaced
-from lapa.evaluation import figures, tables
+from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.codebook import code_map
 from lapa.evaluation.codes import CodeEvents, CodeJudgement
 from lapa.evaluation.drawing import Drawn
 from lapa.evaluation.evaluate import Evaluation
-from lapa.evaluation.page import Page, html_page
-from lapa.evaluation.pictures import (
+from lapa.evaluation.reading import READER_FILE
+from lapa.report import figures, tables
+from lapa.report.page import Page, html_page
+from lapa.report.pictures import (
     Example,
     difference_image,
     example_sheet,
@@ -32,7 +33,6 @@ from lapa.evaluation.pictures import (
     sheet,
     to_rgb,
 )
-from lapa.evaluation.reading import READER_FILE
 from lapa.tracking import read_lines
 
 METRICS_FILE = "metrics.json"

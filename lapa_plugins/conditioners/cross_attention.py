@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lapa.contracts import Conditioner
 from lapa.errors import ConfigError
-from lapa.layers import sine_positions
+from lapa.nn.layers import sine_positions
 
 
 class CrossAttentionConditioner(Conditioner):

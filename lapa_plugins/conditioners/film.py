@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Conditioner
-from lapa.layers import spread
+from lapa.nn.layers import spread
 
 
 class FilmConditioner(Conditioner):

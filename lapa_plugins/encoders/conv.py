@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from lapa.layers import down_block
+from lapa.nn.layers import down_block
 from lapa_plugins.encoders.halving import HalvingConfig, HalvingEncoder
 
 

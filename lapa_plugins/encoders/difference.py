@@ -8,7 +8,7 @@ import itertools
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
-from lapa.layers import check_widths, down_block, halved
+from lapa.nn.layers import check_widths, down_block, halved
 
 
 class DifferenceEncoder(Encoder):

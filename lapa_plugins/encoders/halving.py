@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
-from lapa.layers import PairInput, check_widths, halved
+from lapa.nn.layers import PairInput, check_widths, halved
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa.contracts import Encoder
-from lapa.layers import PairInput, sine_positions
+from lapa.nn.layers import PairInput, sine_positions
 
 
 class PatchEncoder(Encoder):

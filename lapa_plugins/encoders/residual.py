@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lapa.layers import down_block
+from lapa.nn.layers import down_block
 from lapa_plugins.encoders.halving import HalvingConfig, HalvingEncoder
 
 

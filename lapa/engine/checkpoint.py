@@ -24,7 +24,7 @@ from lapa.data.files import atomic_file
 from lapa.data.frames import FrameFormat
 from lapa.device import pick_device
 from lapa.errors import CheckpointError, ConfigError
-from lapa.model import LatentActionModel
+from lapa.systems.latent_action.model import LatentActionModel
 
 KIND = "lapa.latent_action_model"
 VERSION = 1

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from lapa import distributed
+from lapa.data.clips import PairDataset, evenly_spaced
 from lapa.data.frames import to_float
-from lapa.data.pairs import PairDataset, evenly_spaced
 from lapa.device import autocast
 from lapa.evaluation.codebook import entropy_bits
-from lapa.evaluation.pictures import Example
-from lapa.evaluation.reconstruction import mean_ssim, psnr_db, squared_errors
-from lapa.model import LatentActionModel, ModelOutput
+from lapa.metrics.pixels import mean_ssim, psnr_db, squared_errors
+from lapa.report.pictures import Example
+from lapa.systems.latent_action.model import LatentActionModel, ModelOutput
 
 SSIM_PAIRS = 64
 """SSIM is the mean over so many pairs: it takes longer than the model does."""

@@ -15,7 +15,7 @@ import lapa
 from lapa import distributed
 from lapa.config import Config, config_to_dict
 from lapa.data.store import FrameStore
-from lapa.model import LatentActionModel
+from lapa.systems.latent_action.model import LatentActionModel
 
 
 def run_facts(config: Config, model: LatentActionModel, store: FrameStore, device: torch.device) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from lapa.data.frames import LUMA
-from lapa.evaluation.breakout.screen import (
+from lapa.games.breakout.screen import (
     BALL_HEIGHT,
     BALL_LEFTS,
     BALL_LUMA,

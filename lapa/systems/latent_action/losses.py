@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lapa.config import LossConfig
-from lapa.model import ModelOutput
-from lapa.perceptual import PerceptualLoss, load_vgg16
+from lapa.nn.perceptual import PerceptualLoss, load_vgg16
+from lapa.systems.latent_action.model import ModelOutput
 
 
 def make_perceptual(config: LossConfig, device: torch.device) -> PerceptualLoss | None:

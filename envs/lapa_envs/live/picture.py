@@ -7,8 +7,8 @@ import colorsys
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lapa.evaluation.pictures import FONT, GAP, TEXT_HEIGHT
-from lapa_envs.live import Moment
+from lapa.report.pictures import FONT, GAP, TEXT_HEIGHT
+from lapa_envs.live.game import Moment
 
 WIDTH = 640
 """At least so wide, for the line below the pictures."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lapa.checkpoint import newest_state, step_checkpoints
 from lapa.config import Config, config_from_dict, config_to_dict, to_yaml
 from lapa.data.files import remove_unfinished, write_text
+from lapa.engine.checkpoint import newest_state, step_checkpoints
 from lapa.errors import CheckpointError, ConfigError
 
 MAY_CHANGE = ("data.root", "data.store", "data.placement", "tracking", "training")

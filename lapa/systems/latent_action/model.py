@@ -28,7 +28,7 @@ from lapa import registry
 from lapa.config import ModelConfig, plugin_config
 from lapa.contracts import Quantized
 from lapa.data.frames import FrameFormat
-from lapa.layers import Upsampler, down_block, halved
+from lapa.nn.layers import Upsampler, down_block, halved
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,13 +16,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from lapa import distributed
-from lapa.checkpoint import Checkpoint
 from lapa.config import config_to_dict
+from lapa.data.clips import PairDataset
 from lapa.data.frames import FrameFormat
-from lapa.data.pairs import PairDataset
 from lapa.data.store import FrameStore, store_writer
+from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import CheckpointError, DataError
-from lapa.labelling import Labeller
+from lapa.inference.labelling import Labeller
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from lapa.data.files import atomic_file, write_text
 from lapa.errors import DataError
-from lapa.evaluation.pictures import movie as moving_picture
 from lapa.evaluation.reading import CodeReader
 from lapa.progress import notify, progress_bar
-from lapa_envs.live import Game, find_reader
-from lapa_envs.live_page import LivePage
-from lapa_envs.live_picture import picture
+from lapa.report.pictures import movie as moving_picture
+from lapa_envs.live.game import Game, find_reader
+from lapa_envs.live.page import LivePage
+from lapa_envs.live.picture import picture
 
 MOVIE_STEPS = 600
 """A moving picture shows so many steps at most: they are held in memory."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lapa.config import Config, load_config
 from lapa.data.store import FrameStore
+from lapa.engine.training import train
 from lapa.errors import ConfigError, LapaError, TrainingInterrupted
 from lapa.progress import notify as print_line
-from lapa.training import train
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from lapa.data.store import FrameStore, StoredEpisode
-from lapa.evaluation.breakout.detectors import read_screens
-from lapa.evaluation.breakout.screen import BALL_HEIGHT, BALL_LEFTS, BALL_WIDTH, CEILING, PADDLE_ROWS, ScreenState
+from lapa.games.breakout.detectors import read_screens
+from lapa.games.breakout.screen import BALL_HEIGHT, BALL_LEFTS, BALL_WIDTH, CEILING, PADDLE_ROWS, ScreenState
 
 EVENTS = (
     "paddle moves left",

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 from PIL import Image
 
 from lapa.errors import DataError
-from lapa_envs.live import Moment
-from lapa_envs.live_picture import picture
+from lapa_envs.live.game import Moment
+from lapa_envs.live.picture import picture
 
 PATIENCE = 10.0
 """Seconds after which a page that waits for news is told that there is none."""

@@ -13,8 +13,8 @@ from lapa import distributed
 from lapa.contracts import Quantizer
 from lapa.data.feed import Feed
 from lapa.device import peak_memory, utilization
-from lapa.evaluation.reconstruction import psnr_db, squared_errors
-from lapa.model import ModelOutput
+from lapa.metrics.pixels import psnr_db, squared_errors
+from lapa.systems.latent_action.model import ModelOutput
 
 
 class StepResult:

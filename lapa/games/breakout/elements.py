@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lapa.evaluation.breakout.detectors import find_ball, find_bricks, find_digits, find_paddle
-from lapa.evaluation.breakout.screen import ScreenState
+from lapa.games.breakout.detectors import find_ball, find_bricks, find_digits, find_paddle
+from lapa.games.breakout.screen import ScreenState
 
 
 def element_metrics(

@@ -21,29 +21,29 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from lapa import distributed
-from lapa.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
 from lapa.config import Config, TrainingConfig
+from lapa.data.clips import PairDataset, Pairs, PairSampler, split_episodes
 from lapa.data.feed import Feed, place
 from lapa.data.files import atomic_file
 from lapa.data.frames import FrameFormat, to_float
-from lapa.data.pairs import PairDataset, Pairs, PairSampler, split_episodes
 from lapa.data.store import FrameStore
 from lapa.device import autocast, check_compiler, set_cpu_arithmetic
+from lapa.engine.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
+from lapa.engine.facts import run_facts
+from lapa.engine.guards import CollapseGuard, NonFiniteGuard
+from lapa.engine.metering import Meter, StepResult
+from lapa.engine.randomness import rng_state, seed_everything, set_rng_state
+from lapa.engine.run_folder import find_run, prepare_folder
+from lapa.engine.schedule import Clock, is_due, learning_rate
+from lapa.engine.stopping import StopSignal
+from lapa.engine.validation import Validator, usage_metrics
 from lapa.errors import ConfigError, DataError, TrainingInterrupted
-from lapa.evaluation.pictures import example_sheet, png_bytes
-from lapa.facts import run_facts
-from lapa.guards import CollapseGuard, NonFiniteGuard
-from lapa.losses import loss_terms, loss_weights, make_perceptual, weighted_sum
-from lapa.metering import Meter, StepResult
-from lapa.model import LatentActionModel, ModelOutput
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
-from lapa.randomness import rng_state, seed_everything, set_rng_state
-from lapa.run_folder import find_run, prepare_folder
-from lapa.schedule import Clock, is_due, learning_rate
-from lapa.stopping import StopSignal
+from lapa.report.pictures import example_sheet, png_bytes
+from lapa.systems.latent_action.losses import loss_terms, loss_weights, make_perceptual, weighted_sum
+from lapa.systems.latent_action.model import LatentActionModel, ModelOutput
 from lapa.tracking import Trackers, check_packages, open_trackers
-from lapa.validation import Validator, usage_metrics
 
 
 @dataclasses.dataclass(frozen=True)

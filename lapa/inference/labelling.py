@@ -18,8 +18,8 @@ from torch import Tensor
 from lapa.data.frames import prepare, to_float
 from lapa.device import full_float32
 from lapa.errors import DataError
-from lapa.layers import fold_batch_norm
-from lapa.model import LatentActionModel
+from lapa.nn.layers import fold_batch_norm
+from lapa.systems.latent_action.model import LatentActionModel
 
 ROUNDING = 1e-5
 """Latents nearer a border than this share of the pair's largest value count as undecided in single precision.

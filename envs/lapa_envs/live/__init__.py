@@ -1,0 +1,1 @@
+"""The live view: a game that is played and labelled, shown as it happens."""

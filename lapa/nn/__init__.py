@@ -1,0 +1,1 @@
+"""Layers and losses that systems and plugins share; needs torch alone."""

@@ -1,0 +1,1 @@
+"""Pages, diagrams, tables and pictures that know no measure."""

@@ -1,0 +1,1 @@
+"""The latent action model: discrete codes for what was done between two frames."""
