@@ -7,7 +7,6 @@ the frame size, are no options: they are measured on the recording.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable
 from importlib import resources
@@ -21,6 +20,8 @@ from yaml import YAMLError
 
 from lapa import registry
 from lapa.errors import ConfigError, RegistryError
+from lapa.sections import merge, plugin_config, to_object
+from lapa.systems.latent_action.config import LossConfig, ModelConfig
 
 DEFAULT_PRESET = "breakout"
 PLUGIN_SECTIONS: dict[str, registry.Registry[Any]] = {
@@ -52,71 +53,6 @@ class DataConfig:
     placement: Literal["auto", "device", "memory", "disk"] = "auto"
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """How the next frame is drawn.
-
-    Attributes:
-        channels: widths of the frame encoder after each halving.
-        up_channels: widths before each doubling back; by default the mirror image of ``channels``.
-        positions: add a learnt bias for each place of the grid to the conditioned features.
-        mean_frame: add the mean training frame to what is drawn, so that training starts from the still scene.
-    """
-
-    channels: tuple[int, ...] = (64, 128, 256, 512, 512)
-    up_channels: tuple[int, ...] | None = None
-    positions: bool = False
-    mean_frame: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The parts of the model.
-
-    Attributes:
-        latent_dim: D, the width of the latent and of a code vector.
-        tokens: pool the latent grid to so many tokens; 0 keeps the grid.
-        token_positions: let tokens tell where something was done, not only what.
-        encoder: name and options of the encoder.
-        quantizer: name and options of the quantizer.
-        conditioner: name and options of the conditioner.
-        decoder: how the next frame is drawn.
-    """
-
-    latent_dim: int = 128
-    tokens: int = 0
-    token_positions: bool = True
-    encoder: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "conv"})
-    quantizer: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "vq"})
-    conditioner: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "film"})
-    decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Weights of the loss terms.
-
-    Attributes:
-        reconstruction: of the squared error.
-        quantizer: of the quantizer's own loss.
-        motion: extra weight of changed pixels in the squared error, at the start of training.
-        motion_end: the same at its end; between them the weight falls geometrically.
-        motion_threshold: a pixel has changed when it differs by more than this, on a scale of 0 to 1.
-        perceptual: of the distance between VGG16 features, at the start of training.
-        perceptual_end: the same at its end; between them the weight changes as that of motion does.
-        perceptual_weights: file of VGG16's weights; needed where a perceptual weight is not 0.
-    """
-
-    reconstruction: float = 1.0
-    quantizer: float = 1.0
-    motion: float = 0.0
-    motion_end: float = 0.0
-    motion_threshold: float = 0.02
-    perceptual: float = 0.0
-    perceptual_end: float = 0.0
-    perceptual_weights: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +171,7 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     preset = preset or DEFAULT_PRESET
     if preset not in presets():
         raise ConfigError(f"unknown preset '{preset}'; known: {', '.join(presets())}")
-    merged = _merge(OmegaConf.structured(Config), _read_yaml(resources.files("lapa") / "presets" / f"{preset}.yaml"))
+    merged = merge(OmegaConf.structured(Config), _read_yaml(resources.files("lapa") / "presets" / f"{preset}.yaml"))
     given = [(f"{file}: ", "", _read_yaml(file))] if file is not None else []
     for override in overrides:
         key, equals, _ = override.partition("=")
@@ -249,7 +185,7 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
         merged = _drop_foreign_options(merged, changes)
     for where, key, changes in given:
         for section in changes:  # one by one, so that an error can name it
-            merged = _merge(merged, OmegaConf.create({section: changes[section]}), where=where, at=key or str(section))
+            merged = merge(merged, OmegaConf.create({section: changes[section]}), where=where, at=key or str(section))
     return _finish(merged)
 
 
@@ -259,7 +195,7 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: as :func:`load_config`.
     """
-    return _finish(_merge(OmegaConf.structured(Config), OmegaConf.create(values)))
+    return _finish(merge(OmegaConf.structured(Config), OmegaConf.create(values)))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -274,30 +210,9 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config)))
 
 
-def plugin_config(members: registry.Registry[Any], section: dict[str, Any]) -> Any:
-    """The plugin's own ``Config`` from its section, checked by the class that the section names.
-
-    Raises:
-        ConfigError: an option the class does not have, or a wrong type.
-        RegistryError: the name is unknown or unusable.
-    """
-    options = {key: value for key, value in section.items() if key != "name"}
-    declared = members.get(section["name"]).Config
-    known = ["name", *(field.name for field in dataclasses.fields(declared))]
-    schema = OmegaConf.structured(declared)
-    path = f"model.{members.role}"
-    for key, value in options.items():
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean: '{close[0]}'?" if close else ""
-            raise ConfigError(f"{path}.{key}: '{section['name']}' has no such option.{hint} It has: {', '.join(known)}")
-        schema = _merge(schema, OmegaConf.create({key: value}), where=f"{path}.", at=key)
-    return _to_object(schema, f"{path}: ")
-
-
 def _finish(merged: DictConfig) -> Config:
     """Checks values and plugin sections, and fills the sections with their plugins' defaults."""
-    config: Config = _to_object(merged, "")
+    config: Config = to_object(merged, "")
     sections: dict[str, Any] = {}
     for role, members in PLUGIN_SECTIONS.items():
         section = getattr(config.model, role)
@@ -311,20 +226,6 @@ def _finish(merged: DictConfig) -> Config:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sections))
     _check_values(config)
     return config
-
-
-def _merge(base: DictConfig, changes: Any, *, where: str = "", at: str = "") -> DictConfig:
-    """Merges changes; an error names where they come from and the dotted key."""
-    try:
-        merged = OmegaConf.merge(base, changes)
-    except (OmegaConfBaseException, TypeError) as error:
-        key = getattr(error, "full_key", None) or at
-        message = _first_line(error)
-        if "$VALUE" in message:  # OmegaConf's own placeholders, when an element of a list has the wrong type
-            message = f"{OmegaConf.select(changes, at)} has an element of the wrong type"
-        raise ConfigError(f"{where}{key}: {message}") from None
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 def _drop_foreign_options(base: DictConfig, changes: Any) -> DictConfig:
@@ -358,15 +259,6 @@ def _read_yaml(path: Any) -> Any:
     if not isinstance(values, DictConfig):
         raise ConfigError(f"{path}: a configuration is a mapping such as 'training: {{steps: 100}}'")
     return values
-
-
-def _to_object(config: DictConfig, where: str) -> Any:
-    try:
-        return OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}{getattr(error, 'full_key', '') or ''}: {_first_line(error)}") from None
-    except ValueError as error:  # raised by a plugin Config's own checks
-        raise ConfigError(f"{where}{error}") from None
 
 
 def _check_values(config: Config) -> None:
@@ -423,7 +315,3 @@ def _check_values(config: Config) -> None:
     for message, holds in checks.items():
         if not holds:
             raise ConfigError(message)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

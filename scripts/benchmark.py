@@ -32,10 +32,12 @@ from lapa.data.frames import FrameFormat, read_png, to_float
 from lapa.data.store import FrameStore, open_store
 from lapa.device import autocast, has_fast_bf16, peak_memory, pick_device
 from lapa.engine.checkpoint import load_model
-from lapa.engine.training import make_model, make_optimizer, train
+from lapa.engine.setup import make_model, make_optimizer
+from lapa.engine.training import train
 from lapa.inference.labelling import Labeller
+from lapa.nn.losses import weighted_sum
 from lapa.progress import notify
-from lapa.systems.latent_action.losses import loss_terms, loss_weights, weighted_sum
+from lapa.systems.latent_action.losses import loss_terms, loss_weights
 from lapa_envs.pretrained import default_checkpoint
 
 PRESETS = ("breakout", "breakout_rgb", "laptop")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lapa.evaluation.codebook import code_map, code_names, code_use
+from lapa.evaluation.codebook import code_map
+from lapa.metrics.codes import code_names, code_use
 from lapa_plugins.quantizers.residual import ResidualQuantizer
 
 

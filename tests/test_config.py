@@ -16,19 +16,17 @@ from lapa.config import (
     PLUGIN_SECTIONS,
     Config,
     DataConfig,
-    DecoderConfig,
-    LossConfig,
-    ModelConfig,
     TrackingConfig,
     TrainingConfig,
     config_from_dict,
     config_to_dict,
     load_config,
-    plugin_config,
     presets,
     to_yaml,
 )
 from lapa.errors import ConfigError, LapaError
+from lapa.sections import plugin_config
+from lapa.systems.latent_action.config import DecoderConfig, LossConfig, ModelConfig
 
 every_preset = pytest.mark.parametrize("preset", presets())
 

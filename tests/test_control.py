@@ -13,9 +13,9 @@ from lapa.data.clips import PairDataset
 from lapa.data.frames import to_float
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
-from lapa.evaluation.codebook import code_use
 from lapa.evaluation.control import BATCH, STEPS, TRIED_PLACES, controllability, counterfactual, rollout, run_starts
 from lapa.inference.labelling import label
+from lapa.metrics.codes import code_use
 
 
 class Scene:

@@ -16,7 +16,7 @@ from lapa import LatentActionDataset, extract, load_checkpoint, load_config, tra
 from lapa.data.clips import PairSampler
 from lapa.data.store import FrameStore, open_store
 from lapa.evaluation.evaluate import Evaluation
-from lapa.tracking import read_lines
+from lapa.tracking.jsonl import read_lines
 from lapa_envs.pretrained import default_checkpoint
 
 FIXTURES = Path(__file__).parent / "fixtures"

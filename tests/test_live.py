@@ -21,7 +21,7 @@ from PIL import Image
 
 from lapa.cli import main
 from lapa.errors import DataError
-from lapa.evaluation.reading import Reading, load_reader
+from lapa.inference.reading import Reading, load_reader
 from lapa_envs import make_env
 from lapa_envs.live.game import Game, Moment, find_reader, label_live
 from lapa_envs.live.page import LivePage

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lapa.config import LossConfig
 from lapa.contracts import Quantized
-from lapa.systems.latent_action.losses import loss_terms, loss_weights, scheduled, weighted_squared_error, weighted_sum
+from lapa.nn.losses import scheduled, weighted_squared_error, weighted_sum
+from lapa.systems.latent_action.config import LossConfig
+from lapa.systems.latent_action.losses import loss_terms, loss_weights
 from lapa.systems.latent_action.model import ModelOutput
 
 

@@ -12,7 +12,7 @@ from lapa.data.clips import PairDataset
 from lapa.data.frames import FrameFormat, to_float
 from lapa.data.store import open_store
 from lapa.engine.facts import count_parameters
-from lapa.engine.training import make_model
+from lapa.engine.setup import make_model
 from lapa.systems.latent_action.model import LatentActionModel
 
 TOY = FrameFormat(40, 32)

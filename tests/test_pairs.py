@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lapa.data.clips import PairDataset, PairSampler, split_episodes
+from lapa.data.clips import PairDataset, PairSampler
 from lapa.data.frames import FrameFormat, prepare, to_float
+from lapa.data.splits import split_episodes
 from lapa.data.store import FrameStore, open_store
 from lapa.errors import DataError
 

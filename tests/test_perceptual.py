@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from lapa.config import LossConfig, load_config
+from lapa.config import load_config
 from lapa.contracts import Quantized
 from lapa.data.store import FrameStore
 from lapa.engine.training import train
 from lapa.errors import ConfigError
 from lapa.nn.perceptual import load_vgg16
+from lapa.systems.latent_action.config import LossConfig
 from lapa.systems.latent_action.losses import loss_terms, loss_weights, make_perceptual
 from lapa.systems.latent_action.model import ModelOutput
 

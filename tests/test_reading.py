@@ -10,8 +10,9 @@ import pytest
 from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import DataError
 from lapa.evaluation.evaluate import Evaluation
-from lapa.evaluation.reading import READER_FILE, CodeReader, event_reading_metrics, fit_reader, load_reader
+from lapa.evaluation.reading import event_reading_metrics, fit_reader
 from lapa.evaluation.report import write_report
+from lapa.inference.reading import READER_FILE, CodeReader, load_reader
 from lapa_envs.pretrained import default_checkpoint, default_reader
 
 ACTIONS = ("stay", "right", "left")

@@ -15,12 +15,13 @@ from PIL import Image
 
 from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.association import associate
-from lapa.evaluation.codebook import code_names
 from lapa.evaluation.codes import CodeEvents
 from lapa.evaluation.evaluate import Evaluation
-from lapa.evaluation.report import read_history, write_report
+from lapa.evaluation.report import write_report
+from lapa.metrics.codes import code_names
 from lapa.report.pictures import DIFFERENCE, difference_image, movie, outlined, sheet
 from lapa.report.tables import event_codes, event_rows, event_sentences, format_table, summary_rows
+from lapa.tracking.jsonl import read_history
 
 FIGURES = {
     *("pairs.png", "extremes.png", "movie.webp", "episodes.png", "codes.png", "code_map.png", "control.png"),

@@ -14,7 +14,8 @@ from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.engine.checkpoint import load_checkpoint, save_checkpoint
 from lapa.errors import DataError
 from lapa.inference.labelling import label
-from lapa.systems.latent_action.losses import loss_terms, loss_weights, weighted_sum
+from lapa.nn.losses import weighted_sum
+from lapa.systems.latent_action.losses import loss_terms, loss_weights
 from lapa.systems.latent_action.model import LatentActionModel
 
 STEPS = 20

@@ -20,11 +20,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lapa import tracking
 from lapa.config import Config, load_config
 from lapa.errors import ConfigError
 from lapa.report.figures import plot_training
-from lapa.tracking import JsonlTracker, Tracker, Trackers, open_trackers, read_lines, wandb_mode
+from lapa.tracking import trackers, wandb
+from lapa.tracking.jsonl import JsonlTracker, read_lines
+from lapa.tracking.tracker import Tracker
+from lapa.tracking.trackers import Trackers, open_trackers
+from lapa.tracking.wandb import wandb_mode
 
 FACTS = {"git": "abc", "model": {"parameters": 7}}
 
@@ -274,7 +277,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
 def test_a_network_that_is_lost_does_not_keep_a_run_from_ending(
     out: Path, monkeypatch: pytest.MonkeyPatch, server: type[Server]
 ) -> None:
-    monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb, "FINISH_TIMEOUT", 1.0)
     said: list[str] = []
     with open_trackers(configured("wandb=online"), out, facts={}, resume_from=None, notify=said.append) as trackers:
         assert said == []
@@ -420,7 +423,7 @@ def test_a_tracker_that_cannot_start_is_told_of_and_left_out(out: Path, monkeypa
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(tracking, "TensorBoardTracker", fail)
+    monkeypatch.setattr(trackers, "TensorBoardTracker", fail)
     said = tell(configured("tensorboard=true"), out)
     assert said == ["WARNING: TensorBoard cannot start (no space left); the run goes on without it"]
     assert len(read_lines(out / "metrics.jsonl")) == 6

@@ -19,8 +19,9 @@ from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint, read_state
 from lapa.engine.facts import git_revision
+from lapa.engine.setup import make_model
 from lapa.engine.stopping import StopSignal
-from lapa.engine.training import Run, make_model, train
+from lapa.engine.training import Run, train
 from lapa.engine.validation import Validator
 from lapa.errors import ConfigError, DataError, TrainingError
 from lapa.systems.latent_action.losses import loss_terms

@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lapa.cli import DEFAULT_CHECKPOINT, DEFAULT_DATASET, Subparsers, command
+from lapa.commands.options import DEFAULT_CHECKPOINT, DEFAULT_DATASET, Subparsers, command
 
 if TYPE_CHECKING:
     import gymnasium as gym

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from lapa.cli import DEFAULT_DATASET
+from lapa.commands.options import DEFAULT_DATASET
 from lapa.config import load_config
 from lapa.data.files import write_text
 from lapa.data.store import FrameStore, open_store
@@ -16,10 +16,11 @@ from lapa.engine.checkpoint import load_checkpoint
 from lapa.engine.training import train
 from lapa.errors import DataError
 from lapa.evaluation.evaluate import evaluate
-from lapa.evaluation.report import read_history, write_report
+from lapa.evaluation.report import write_report
 from lapa.inference.extraction import LatentActionDataset, extract
 from lapa.progress import notify
 from lapa.report.tables import format_table, summary_rows
+from lapa.tracking.jsonl import read_history
 from lapa_envs.atari import make_env
 from lapa_envs.live.game import label_live
 from lapa_envs.playing import record

@@ -210,3 +210,18 @@ def read_state(path: Path) -> dict[str, Any]:
             "install the lapa that wrote it, or train again"
         )
     return state
+
+
+def check_format(checkpoint: Checkpoint, frame_size: tuple[int, int]) -> FrameFormat:
+    """The checkpoint's frame format.
+
+    Raises:
+        CheckpointError: it was trained on frames of another size.
+    """
+    format = checkpoint.model.format
+    if (format.height, format.width) != frame_size:
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained on frames of {format.height} x {format.width}, "
+            f"these are {frame_size[0]} x {frame_size[1]}; train on this recording, or name another checkpoint"
+        )
+    return format

@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from lapa import distributed
 from lapa.config import Config, TrainingConfig
-from lapa.data.clips import PairDataset, Pairs, PairSampler, split_episodes
+from lapa.data.clips import Pairs, PairSampler
 from lapa.data.feed import Feed, place
 from lapa.data.files import atomic_file
 from lapa.data.frames import FrameFormat, to_float
+from lapa.data.splits import split_episodes
 from lapa.data.store import FrameStore
 from lapa.device import autocast, check_compiler, set_cpu_arithmetic
 from lapa.engine.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
@@ -35,15 +36,17 @@ from lapa.engine.metering import Meter, StepResult
 from lapa.engine.randomness import rng_state, seed_everything, set_rng_state
 from lapa.engine.run_folder import find_run, prepare_folder
 from lapa.engine.schedule import Clock, is_due, learning_rate
+from lapa.engine.setup import check_ranks, make_dataset, make_model, make_optimizer, parallel_model
 from lapa.engine.stopping import StopSignal
 from lapa.engine.validation import Validator, usage_metrics
-from lapa.errors import ConfigError, DataError, TrainingInterrupted
+from lapa.errors import DataError, TrainingInterrupted
+from lapa.nn.losses import weighted_sum
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
 from lapa.report.pictures import example_sheet, png_bytes
-from lapa.systems.latent_action.losses import loss_terms, loss_weights, make_perceptual, weighted_sum
-from lapa.systems.latent_action.model import LatentActionModel, ModelOutput
-from lapa.tracking import Trackers, check_packages, open_trackers
+from lapa.systems.latent_action.losses import loss_terms, loss_weights, make_perceptual
+from lapa.systems.latent_action.model import ModelOutput
+from lapa.tracking.trackers import Trackers, check_packages, open_trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -414,64 +417,10 @@ class Run:
         )
 
 
-def check_ranks(options: TrainingConfig) -> None:
-    """Checks that a batch can be dealt to the group.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    parts = options.accumulate * distributed.world_size()
-    if options.batch_size % parts or options.batch_size // parts < 2:
-        raise ConfigError(
-            f"training.batch_size: {options.batch_size} pairs cannot be cut into {parts} equal parts of 2 or more, for "
-            f"{distributed.world_size()} process(es) with training.accumulate={options.accumulate}"
-        )
-
-
-def make_model(config: Config, format: FrameFormat) -> LatentActionModel:
-    """The model of a configuration, for frames of a format.
-
-    Raises:
-        ConfigError: the frames are too small for so many halvings.
-    """
-    if min(format.size) < 8:
-        raise ConfigError(
-            f"data.downsample: {config.data.downsample} leaves frames of {format.size[0]} x {format.size[1]}; lower it"
-        )
-    return LatentActionModel(config.model, format)
-
-
-def make_dataset(store: FrameStore, names: list[str], format: FrameFormat) -> PairDataset:
-    """The pairs of the named episodes.
-
-    Raises:
-        DataError: an episode is not in the store, or there is no pair.
-    """
-    missing = set(names) - {episode.name for episode in store.episodes}
-    if missing:
-        raise DataError(f"{store.path}: episode '{min(missing)}' of the run is missing; restore it, or start a new run")
-    chosen = set(names)
-    return PairDataset(store, [episode for episode in store.episodes if episode.name in chosen], format)
-
-
-def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015), as one fused kernel."""
-    return torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=True)
-
-
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Sets the rate of all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def parallel_model(model: LatentActionModel, device: torch.device) -> nn.Module:
-    """The model to call in training: itself, or in a group one whose gradients are averaged over ranks."""
-    if distributed.world_size() == 1:
-        return model
-    distributed.synchronize_batch_norm(model, device)
-    # Buffers are kept equal by what they count, over all ranks; broadcasting them would lose the others' counts.
-    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def synchronized(model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:

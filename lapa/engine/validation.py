@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lapa import distributed
-from lapa.data.clips import PairDataset, evenly_spaced
+from lapa.data.clips import PairDataset
 from lapa.data.frames import to_float
+from lapa.data.splits import evenly_spaced
 from lapa.device import autocast
-from lapa.evaluation.codebook import entropy_bits
+from lapa.metrics.codes import entropy_bits
 from lapa.metrics.pixels import mean_ssim, psnr_db, squared_errors
 from lapa.report.pictures import Example
 from lapa.systems.latent_action.model import LatentActionModel, ModelOutput

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lapa.data.clips import PairDataset, evenly_spaced
+from lapa.data.clips import PairDataset
 from lapa.data.frames import to_float
+from lapa.data.splits import evenly_spaced
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.errors import DataError
 from lapa.evaluation.association import Association, associate
-from lapa.evaluation.codebook import CodeUse, code_names, code_use
 from lapa.evaluation.control import Counterfactual, controllability, counterfactual
 from lapa.evaluation.drawing import Drawn, batches
 from lapa.evaluation.probe import ProbeData, ProbeResult, probe_actions
-from lapa.evaluation.reading import CodeReader, event_reading_metrics, fit_reader
+from lapa.evaluation.reading import event_reading_metrics, fit_reader
 from lapa.games.breakout.events import EVENTS, episode_events
 from lapa.games.breakout.screen import ACTION_CLASSES, action_classes, is_breakout, rams, screen_state
 from lapa.inference.labelling import Labeller
+from lapa.inference.reading import CodeReader
+from lapa.metrics.codes import CodeUse, code_names, code_use
 from lapa.progress import progress_bar
 from lapa.systems.latent_action.model import LatentActionModel
 

@@ -14,19 +14,21 @@ import torch
 from PIL import Image
 
 from lapa.config import config_to_dict
-from lapa.data.clips import PairDataset, evenly_spaced
+from lapa.data.clips import PairDataset
 from lapa.data.files import atomic_file, write_text
 from lapa.data.frames import to_float
+from lapa.data.splits import evenly_spaced
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.errors import DataError
 from lapa.evaluation.evaluate import evaluate, split_of
-from lapa.evaluation.report import METRICS_FILE, json_text, read_history, write_report
+from lapa.evaluation.report import METRICS_FILE, json_text, write_report
 from lapa.progress import notify as print_line
 from lapa.report import figures
 from lapa.report.page import Page, html_page
 from lapa.report.pictures import difference_image, png_bytes, sheet, to_rgb
 from lapa.report.tables import Row, percent
+from lapa.tracking.jsonl import read_history
 
 NUM_EXAMPLES = 6
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.data.clips import PairDataset, evenly_spaced
+from lapa.data.clips import PairDataset
 from lapa.data.frames import to_float
+from lapa.data.splits import evenly_spaced
 from lapa.metrics.pixels import psnr_db, squared_errors
 from lapa.systems.latent_action.model import LatentActionModel
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from lapa.data.clips import SPLITS, PairDataset, evenly_spaced
+from lapa.data.clips import PairDataset
+from lapa.data.splits import SPLITS, evenly_spaced
 from lapa.data.store import FrameStore, StoredEpisode
-from lapa.engine.checkpoint import Checkpoint
+from lapa.engine.checkpoint import Checkpoint, check_format
 from lapa.errors import DataError
 from lapa.evaluation.codes import CodeJudgement, judge_codes, named
 from lapa.evaluation.drawing import Drawn, draw, figures_by_episode, reconstruction_metrics, spread
@@ -18,7 +19,6 @@ from lapa.evaluation.verdicts import Verdict, verdicts
 from lapa.games.breakout.detectors import to_luma
 from lapa.games.breakout.elements import element_metrics
 from lapa.games.breakout.screen import MAX_DOWNSAMPLE, is_breakout, rams, screen_state
-from lapa.inference.extraction import check_format
 from lapa.progress import notify as print_line
 
 ELSEWHERE_PAIRS = 256

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from lapa.config import to_yaml
-from lapa.data.clips import evenly_spaced
 from lapa.data.files import atomic_file, write_text
 from lapa.data.frames import to_float
+from lapa.data.splits import evenly_spaced
 from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.codebook import code_map
 from lapa.evaluation.codes import CodeEvents, CodeJudgement
 from lapa.evaluation.drawing import Drawn
 from lapa.evaluation.evaluate import Evaluation
-from lapa.evaluation.reading import READER_FILE
+from lapa.inference.reading import READER_FILE
 from lapa.report import figures, tables
 from lapa.report.page import Page, html_page
 from lapa.report.pictures import (
@@ -33,7 +33,6 @@ from lapa.report.pictures import (
     sheet,
     to_rgb,
 )
-from lapa.tracking import read_lines
 
 METRICS_FILE = "metrics.json"
 
@@ -403,8 +402,3 @@ def add_events(page: Page, codes: CodeJudgement, events: CodeEvents, metrics: Ma
             "average precision of guessing is the share of the transitions in which the event happens."
         )
         page.table(("event", "of transitions", "average precision", "precision", "recall"), rows)
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``; empty where there is no such file."""
-    return read_lines(path) if path.exists() else []

@@ -18,10 +18,9 @@ from torch.utils.data import Dataset
 from lapa import distributed
 from lapa.config import config_to_dict
 from lapa.data.clips import PairDataset
-from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, store_writer
-from lapa.engine.checkpoint import Checkpoint
-from lapa.errors import CheckpointError, DataError
+from lapa.engine.checkpoint import Checkpoint, check_format
+from lapa.errors import DataError
 from lapa.inference.labelling import Labeller
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
@@ -61,21 +60,6 @@ class EpisodeTransitions(NamedTuple):
     starts: np.ndarray
     codes: np.ndarray
     actions: np.ndarray
-
-
-def check_format(checkpoint: Checkpoint, frame_size: tuple[int, int]) -> FrameFormat:
-    """The checkpoint's frame format.
-
-    Raises:
-        CheckpointError: it was trained on frames of another size.
-    """
-    format = checkpoint.model.format
-    if (format.height, format.width) != frame_size:
-        raise CheckpointError(
-            f"{checkpoint.path}: was trained on frames of {format.height} x {format.width}, "
-            f"these are {frame_size[0]} x {frame_size[1]}; train on this recording, or name another checkpoint"
-        )
-    return format
 
 
 def extract(

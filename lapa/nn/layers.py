@@ -126,3 +126,34 @@ def sine_positions(x: Tensor) -> Tensor:
     row, column = (torch.cat([angle.sin(), angle.cos()], dim=1).T for angle in angles)  # (F/2, h) and (F/2, w)
     grid = torch.cat([row[:, :, None].expand(-1, -1, columns), column[:, None, :].expand(-1, rows, -1)])
     return grid.to(x.dtype)
+
+
+class TokenPool(nn.Module):
+    """Pools a latent grid to n tokens: each is a learnt weighting of places (attention pooling).
+
+    Few tokens force the codes to say what was done rather than what is seen.
+
+    Args:
+        latent_dim: D.
+        num_tokens: n.
+        grid: (h, w) of the latent, to learn a position for each place; None lets tokens tell what was done, but not
+            where.
+    """
+
+    positions: nn.Parameter | None
+
+    def __init__(self, latent_dim: int, num_tokens: int, grid: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.positions = nn.Parameter(0.02 * torch.randn(latent_dim, *grid)) if grid else None
+        self.scores = nn.Conv2d(latent_dim, num_tokens, 1)
+        self.values = nn.Conv2d(latent_dim, num_tokens * latent_dim, 1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, D, 1, n)."""
+        if self.positions is not None:
+            latent = latent + self.positions
+        weights = self.scores(latent).flatten(2).softmax(-1)  # (B, n, h*w)
+        values = self.values(latent).flatten(2).unflatten(1, (self.num_tokens, -1))  # (B, n, D, h*w)
+        tokens = (values * weights[:, :, None]).sum(-1)  # (B, n, D)
+        return tokens.transpose(1, 2)[:, :, None]

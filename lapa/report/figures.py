@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lapa.evaluation.codebook import CodeUse
 from lapa.evaluation.control import STEPS
 from lapa.evaluation.probe import LABELS, ProbeResult
+from lapa.metrics.codes import CodeUse
 
 BLUE, RED, GREY, GREEN = "#4477aa", "#cc6677", "#999999", "#228833"
 

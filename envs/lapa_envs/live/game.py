@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from lapa.errors import DataError
-from lapa.evaluation.reading import READER_FILE, CodeReader, Reading, load_reader
+from lapa.inference.reading import READER_FILE, CodeReader, Reading, load_reader
 from lapa.progress import progress_bar
 from lapa_envs.frames import last_frame
 from lapa_envs.labelling import LatentActionWrapper

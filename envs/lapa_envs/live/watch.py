@@ -12,7 +12,7 @@ import numpy as np
 
 from lapa.data.files import atomic_file, write_text
 from lapa.errors import DataError
-from lapa.evaluation.reading import CodeReader
+from lapa.inference.reading import CodeReader
 from lapa.progress import notify, progress_bar
 from lapa.report.pictures import movie as moving_picture
 from lapa_envs.live.game import Game, find_reader

@@ -16,19 +16,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lapa import registry
-from lapa.config import ModelConfig, plugin_config
 from lapa.contracts import Quantized
 from lapa.data.frames import FrameFormat
-from lapa.nn.layers import Upsampler, down_block, halved
+from lapa.nn.layers import TokenPool, Upsampler, down_block, halved
+from lapa.nn.recompute import recomputation_contexts
+from lapa.sections import build
+from lapa.systems.latent_action.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +65,12 @@ class LatentActionModel(nn.Module):
         super().__init__()
         self.config = config
         self.format = format
-        self.encoder = _build(registry.encoders, config.encoder, channels=format.channels, latent_dim=config.latent_dim)
+        self.encoder = build(registry.encoders, config.encoder, channels=format.channels, latent_dim=config.latent_dim)
         grid = self.encoder.grid(format.size)
         places = grid if config.token_positions else None
         self.pool = TokenPool(config.latent_dim, config.tokens, places) if config.tokens else None
         self.grid: tuple[int, int] = (1, config.tokens) if config.tokens else grid
-        self.quantizer = _build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
+        self.quantizer = build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
         self.decoder = Decoder(config, format)
         self.activation_checkpointing = False
 
@@ -99,32 +99,13 @@ class LatentActionModel(nn.Module):
     def _run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if not (self.activation_checkpointing and self.training):
             return part(*inputs)
-        contexts = functools.partial(_recomputation_contexts, self)
+        contexts = functools.partial(recomputation_contexts, self)
         output: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
         return output
 
     def decode(self, current: Tensor, codes: Tensor) -> Tensor:
         """(B, C, H, W) float and (B, h, w * n) codes -> the next frame (B, C, H, W) float."""
         return self.decoder(current, self.quantizer.codes_to_latent(codes))
-
-
-def _recomputation_contexts(model: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of the forward pass and of its recomputation, in which batch norm must not count the batch again."""
-    return nullcontext(), _frozen_statistics(model)
-
-
-@contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class Decoder(nn.Module):
@@ -141,7 +122,7 @@ class Decoder(nn.Module):
         widths = (format.channels, *config.decoder.channels)
         self.frame_size = format.size
         self.frame_encoder = nn.Sequential(*(down_block(a, b) for a, b in itertools.pairwise(widths)))
-        self.conditioner = _build(
+        self.conditioner = build(
             registry.conditioners, config.conditioner, features=widths[-1], latent_dim=config.latent_dim
         )
         grid = halved(format.size, len(config.decoder.channels))
@@ -160,39 +141,3 @@ class Decoder(nn.Module):
             features = features + self.positions
         drawn = self.upsampler(features, self.frame_size)
         return drawn if self.mean_frame is None else drawn + self.mean_frame
-
-
-class TokenPool(nn.Module):
-    """Pools a latent grid to n tokens: each is a learnt weighting of places (attention pooling).
-
-    Few tokens force the codes to say what was done rather than what is seen.
-
-    Args:
-        latent_dim: D.
-        num_tokens: n.
-        grid: (h, w) of the latent, to learn a position for each place; None lets tokens tell what was done, but not
-            where.
-    """
-
-    positions: nn.Parameter | None
-
-    def __init__(self, latent_dim: int, num_tokens: int, grid: tuple[int, int] | None) -> None:
-        super().__init__()
-        self.num_tokens = num_tokens
-        self.positions = nn.Parameter(0.02 * torch.randn(latent_dim, *grid)) if grid else None
-        self.scores = nn.Conv2d(latent_dim, num_tokens, 1)
-        self.values = nn.Conv2d(latent_dim, num_tokens * latent_dim, 1)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, D, 1, n)."""
-        if self.positions is not None:
-            latent = latent + self.positions
-        weights = self.scores(latent).flatten(2).softmax(-1)  # (B, n, h*w)
-        values = self.values(latent).flatten(2).unflatten(1, (self.num_tokens, -1))  # (B, n, D, h*w)
-        tokens = (values * weights[:, :, None]).sum(-1)  # (B, n, D)
-        return tokens.transpose(1, 2)[:, :, None]
-
-
-def _build(members: registry.Registry[Any], section: dict[str, Any], **facts: Any) -> Any:
-    cls = members.get(section["name"])
-    return cls(plugin_config(members, section), **facts)

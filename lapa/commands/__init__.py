@@ -1,0 +1,1 @@
+"""The subcommands of ``lapa``, one file each."""

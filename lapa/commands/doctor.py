@@ -1,0 +1,86 @@
+"""``lapa doctor`` and ``lapa plugins``."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lapa.commands.options import Subparsers, command
+from lapa.errors import RegistryError
+
+
+def add_plugins(subparsers: Subparsers) -> None:
+    """``lapa plugins``."""
+    parser = command(subparsers, "plugins", run_plugins, "List what can be swapped, or one plugin's options.")
+    parser.add_argument("name", nargs="?", help="print this one's options with their defaults")
+
+
+def run_plugins(arguments: argparse.Namespace) -> None:
+    """Prints all plugins in a line each, or one in full."""
+    from lapa.plugins import describe, list_plugins
+
+    print(describe(arguments.name) if arguments.name else list_plugins())
+
+
+def add_doctor(subparsers: Subparsers) -> None:
+    """``lapa doctor``."""
+    command(subparsers, "doctor", run_doctor, "Say what is installed, what is found, and where things go.")
+
+
+def run_doctor(arguments: argparse.Namespace) -> None:
+    """Prints versions, device, plugins and paths."""
+    import platform
+
+    import torch
+
+    import lapa
+    from lapa.config import PLUGIN_SECTIONS, Config, presets
+    from lapa.data.store import STORE_FOLDER
+    from lapa.device import has_fast_bf16, pick_device
+
+    device = pick_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"lapa         {lapa.__version__} at {Path(lapa.__file__).parent}")
+    print(f"python       {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in (
+        "torch",
+        "gymnasium",
+        "ale-py",
+        "numpy",
+        "pillow",
+        "omegaconf",
+        "zstandard",
+        "opencv-python-headless",
+        "vector-quantize-pytorch",
+        "wandb",
+        "tensorboard",
+    ):
+        print(f"{package:<12} {installed_version(package)}")
+    bf16 = "bf16 in hardware" if has_fast_bf16(device) else "bf16 only emulated, so fp32 is used"
+    print(f"device       {device} ({name}), {bf16}")
+    print(f"presets      {', '.join(presets())}")
+    for role, members in PLUGIN_SECTIONS.items():
+        for plugin in members.names():
+            print(f"{role:<12} {plugin}: {plugin_state(members, plugin)}")
+    defaults = Config()
+    print(f"data         {Path(defaults.data.root).absolute()} (packed: {Path(defaults.data.root) / STORE_FOLDER})")
+    print(f"checkpoints  {Path(defaults.training.out).absolute()}")
+
+
+def installed_version(package: str) -> str:
+    """A package's version, or that it is missing."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def plugin_state(members: Any, name: str) -> str:
+    """Who brought a plugin, or why it cannot be used."""
+    try:
+        members.get(name)
+        return f"ok, from {members.owner(name)}"
+    except RegistryError as error:
+        return f"BROKEN: {error}"

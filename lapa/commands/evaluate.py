@@ -1,0 +1,41 @@
+"""``lapa evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lapa.commands.options import Subparsers, add_data_options, command
+
+
+def add_evaluate(subparsers: Subparsers) -> None:
+    """``lapa evaluate``."""
+    parser = command(subparsers, "evaluate", run_evaluate, "Judge a model on held-out episodes; write the report.")
+    add_data_options(parser)
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: %(default)s)")
+    parser.add_argument(
+        "--lag", type=int, default=0, help="probe for the action taken so many steps before (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: %(default)s)")
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    """Judges, writes the report, prints the table."""
+    from lapa.data.store import open_store
+    from lapa.engine.checkpoint import load_checkpoint
+    from lapa.evaluation.evaluate import evaluate
+    from lapa.evaluation.report import write_report
+    from lapa.report.tables import format_table, summary_rows
+    from lapa.tracking.jsonl import read_history
+
+    checkpoint = load_checkpoint(arguments.checkpoint, arguments.device)
+    store = open_store(arguments.data, arguments.store, strict=arguments.strict)
+    evaluation = evaluate(checkpoint, store, arguments.split, lag=arguments.lag)
+    history = read_history(arguments.checkpoint.parent / "metrics.jsonl")
+    path = write_report(arguments.out, checkpoint, evaluation, history)
+    print(format_table(summary_rows(evaluation.metrics)))
+    for verdict in evaluation.verdicts:
+        print(f"{verdict.level}: {verdict.sentence}")
+    for sentence in evaluation.left_out:
+        print(f"left out: {sentence}")
+    print(f"report: {path}")

@@ -1,0 +1,78 @@
+"""One section of a configuration and one dataclass: merged, checked, built."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lapa import registry
+from lapa.errors import ConfigError
+
+
+def build(members: registry.Registry[Any], section: dict[str, Any], **facts: Any) -> Any:
+    """The plugin that a section names, made with its options and with facts such as ``latent_dim``.
+
+    Raises:
+        ConfigError: as :func:`plugin_config`.
+        RegistryError: likewise.
+    """
+    cls = members.get(section["name"])
+    return cls(plugin_config(members, section), **facts)
+
+
+def plugin_config(members: registry.Registry[Any], section: dict[str, Any]) -> Any:
+    """The plugin's own ``Config`` from its section, checked by the class that the section names.
+
+    Raises:
+        ConfigError: an option the class does not have, or a wrong type.
+        RegistryError: the name is unknown or unusable.
+    """
+    options = {key: value for key, value in section.items() if key != "name"}
+    declared = members.get(section["name"]).Config
+    known = ["name", *(field.name for field in dataclasses.fields(declared))]
+    schema = OmegaConf.structured(declared)
+    path = f"model.{members.role}"
+    for key, value in options.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean: '{close[0]}'?" if close else ""
+            raise ConfigError(f"{path}.{key}: '{section['name']}' has no such option.{hint} It has: {', '.join(known)}")
+        schema = merge(schema, OmegaConf.create({key: value}), where=f"{path}.", at=key)
+    return to_object(schema, f"{path}: ")
+
+
+def merge(base: DictConfig, changes: Any, *, where: str = "", at: str = "") -> DictConfig:
+    """Merges changes; an error names where they come from and the dotted key."""
+    try:
+        merged = OmegaConf.merge(base, changes)
+    except (OmegaConfBaseException, TypeError) as error:
+        key = getattr(error, "full_key", None) or at
+        message = first_line(error)
+        if "$VALUE" in message:  # OmegaConf's own placeholders, when an element of a list has the wrong type
+            message = f"{OmegaConf.select(changes, at)} has an element of the wrong type"
+        raise ConfigError(f"{where}{key}: {message}") from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def to_object(config: DictConfig, where: str) -> Any:
+    """The dataclass that a merged section was made from, checked by its own ``__post_init__``.
+
+    Raises:
+        ConfigError: a value is missing, or cannot be; ``where`` stands before the key.
+    """
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}{getattr(error, 'full_key', '') or ''}: {first_line(error)}") from None
+    except ValueError as error:  # raised by a plugin Config's own checks
+        raise ConfigError(f"{where}{error}") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return str(error).splitlines()[0]

@@ -1,0 +1,71 @@
+"""What can be set of the latent action model and of its loss."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """How the next frame is drawn.
+
+    Attributes:
+        channels: widths of the frame encoder after each halving.
+        up_channels: widths before each doubling back; by default the mirror image of ``channels``.
+        positions: add a learnt bias for each place of the grid to the conditioned features.
+        mean_frame: add the mean training frame to what is drawn, so that training starts from the still scene.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256, 512, 512)
+    up_channels: tuple[int, ...] | None = None
+    positions: bool = False
+    mean_frame: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The parts of the model.
+
+    Attributes:
+        latent_dim: D, the width of the latent and of a code vector.
+        tokens: pool the latent grid to so many tokens; 0 keeps the grid.
+        token_positions: let tokens tell where something was done, not only what.
+        encoder: name and options of the encoder.
+        quantizer: name and options of the quantizer.
+        conditioner: name and options of the conditioner.
+        decoder: how the next frame is drawn.
+    """
+
+    latent_dim: int = 128
+    tokens: int = 0
+    token_positions: bool = True
+    encoder: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "conv"})
+    quantizer: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "vq"})
+    conditioner: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "film"})
+    decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms.
+
+    Attributes:
+        reconstruction: of the squared error.
+        quantizer: of the quantizer's own loss.
+        motion: extra weight of changed pixels in the squared error, at the start of training.
+        motion_end: the same at its end; between them the weight falls geometrically.
+        motion_threshold: a pixel has changed when it differs by more than this, on a scale of 0 to 1.
+        perceptual: of the distance between VGG16 features, at the start of training.
+        perceptual_end: the same at its end; between them the weight changes as that of motion does.
+        perceptual_weights: file of VGG16's weights; needed where a perceptual weight is not 0.
+    """
+
+    reconstruction: float = 1.0
+    quantizer: float = 1.0
+    motion: float = 0.0
+    motion_end: float = 0.0
+    motion_threshold: float = 0.02
+    perceptual: float = 0.0
+    perceptual_end: float = 0.0
+    perceptual_weights: str | None = None
