@@ -1,9 +1,14 @@
-"""What an encoder, a quantizer and a conditioner must do.
+"""What a model family and its parts must do.
+
+A :class:`System` is a model family: what it wants of the recordings, its forward pass, its loss. The engine trains any
+of them. What else it can do is a matter of ability: a :class:`Coder` gives codes, a :class:`Drawer` draws frames, a
+:class:`Dreamer` continues a game by itself. An :class:`Encoder`, a :class:`Quantizer` and a :class:`Conditioner` are
+parts that systems pick by name.
 
 Shape legend, used throughout the project:
 
-    B batch    C channels (1 grey, 3 RGB)    H W frame    D latent width    h w latent grid
-    K codes    F decoder width    n codes at each place of the grid
+    B batch    T frames of a clip    C channels (1 grey, 3 RGB)    H W frame    D latent width    h w latent grid
+    K codes    F decoder width       n codes at each place of the grid
 """
 
 from __future__ import annotations
@@ -11,10 +16,313 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lapa.data.clips import ClipDataset
+    from lapa.data.frames import FrameFormat
+
+
+class ClipSpec(NamedTuple):
+    """What a system wants of the recordings.
+
+    Attributes:
+        frames: T, consecutive frames in a clip, at least 1.
+        tracks: names of the arrays it cannot do without, such as ``actions``; see
+            :data:`lapa.data.episodes.TRACKS`.
+    """
+
+    frames: int
+    tracks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """A batch of clips.
+
+    Attributes:
+        frames: (B, T, C, H, W) uint8, prepared for the model.
+        tracks: by name; (B, T-1, ...) of what happens between two frames, (B, T, ...) of what is so in each frame.
+    """
+
+    frames: Tensor
+    tracks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    @property
+    def current(self) -> Tensor:
+        """(B, C, H, W) uint8, the last frame but one."""
+        return self.frames[:, -2]
+
+    @property
+    def next(self) -> Tensor:
+        """(B, C, H, W) uint8, the last frame."""
+        return self.frames[:, -1]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def to(self, device: torch.device) -> Clips:
+        """The same clips on another device."""
+        moved = {name: track.to(device, non_blocking=True) for name, track in self.tracks.items()}
+        return Clips(self.frames.to(device, non_blocking=True), moved)
+
+    def pin_memory(self) -> Clips:
+        """The same in page-locked memory, which a GPU can read by itself."""
+        return Clips(self.frames.pin_memory(), {name: track.pin_memory() for name, track in self.tracks.items()})
+
+    def chunk(self, count: int) -> list[Clips]:
+        """Cut into ``count`` batches of equal size."""
+        tracks = {name: track.chunk(count) for name, track in self.tracks.items()}
+        return [
+            Clips(frames, {name: parts[index] for name, parts in tracks.items()})
+            for index, frames in enumerate(self.frames.chunk(count))
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is measured on the recordings and never configured.
+
+    Attributes:
+        format: what the model sees of a frame.
+        num_actions: how many actions the controller has; None where the recordings do not tell.
+        num_codes: K of the track ``codes`` or ``tokens``, if the recordings have one.
+        code_grid: shape of a transition's or a frame's codes in that track.
+    """
+
+    format: FrameFormat
+    num_actions: int | None = None
+    num_codes: int | None = None
+    code_grid: tuple[int, int] | None = None
+
+
+Terms = dict[str, tuple[float, Tensor]]
+"""The terms of a loss by name: weight, and unweighted scalar."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Readings:
+    """What is read off one forward pass, detached; the engine combines parts of a batch, batches and ranks.
+
+    Attributes:
+        means: scalars that are averaged over clips.
+        counts: (K,) int64, summed.
+    """
+
+    means: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    counts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+class System(nn.Module, ABC):
+    """A model family, found by its name in the entry-point group ``lapa.systems``.
+
+    The engine calls, for each part of a batch, :meth:`inputs`, the module itself and :meth:`terms`, and steps the
+    optimizer on the weighted sum; see :class:`lapa.engine.step.OptimizerStep`.
+
+    Subclasses take ``(config, facts)``: an instance of ``Config``, and what is measured on the recordings.
+
+    Attributes:
+        Config: frozen dataclass with defaults, the configuration's section ``model``.
+        Loss: the same for the section ``loss``.
+        best: the validation metric whose lowest value keeps ``best.pt``.
+        bar: what the progress bar shows beside the loss: label, name of the metric, format.
+        activation_checkpointing: recompute activations in the backward pass instead of keeping them; systems that
+            cannot do so leave it unread.
+    """
+
+    Config: ClassVar[type[Any]]
+    Loss: ClassVar[type[Any]]
+    best: ClassVar[str] = "val/loss/total"
+    bar: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    activation_checkpointing: bool = False
+
+    @classmethod
+    @abstractmethod
+    def clip(cls, config: Any, loss: Any) -> ClipSpec:
+        """What this configuration wants of the recordings."""
+
+    @abstractmethod
+    def inputs(self, clips: Clips) -> tuple[Tensor, ...]:
+        """The arguments of the forward pass, on the clips' device; frames as floats in [0, 1]."""
+
+    @abstractmethod
+    def forward(self, *inputs: Tensor) -> Any:
+        """One pass, under autocast; what it returns is for the other methods alone."""
+
+    @abstractmethod
+    def terms(self, output: Any, inputs: tuple[Tensor, ...], loss: Any, progress: float) -> Terms:
+        """The loss of one batch, outside of autocast.
+
+        Args:
+            output: what :meth:`forward` returned.
+            inputs: what it was given.
+            loss: an instance of ``Loss``.
+            progress: share of the training that is done, in [0, 1].
+        """
+
+    def readings(self, output: Any, inputs: tuple[Tensor, ...]) -> Readings:
+        """What is measured in training and validation alike. Called without gradients."""
+        return Readings()
+
+    def sampled_readings(self, output: Any, inputs: tuple[Tensor, ...]) -> Readings:
+        """What takes longer to measure than a forward pass: in validation, on a sample of the clips."""
+        return Readings()
+
+    def metrics(self, stage: str, means: dict[str, float], counts: dict[str, Tensor]) -> dict[str, float]:
+        """The readings of a step or of a validation as metrics with full names.
+
+        Args:
+            stage: ``train`` or ``val``.
+            means: of the readings, over all clips.
+            counts: of the readings, in sum, on the CPU.
+        """
+        return {f"{stage}/{name}": value for name, value in means.items()}
+
+    def start(self, dataset: ClipDataset, loss: Any) -> None:
+        """Called once, before the weights of a resumed run are loaded.
+
+        Here is measured on the training clips what is not learnt, and loaded what the loss needs.
+
+        Raises:
+            ConfigError: what the loss needs cannot be loaded.
+        """
+
+    def before_step(self, progress: float) -> None:
+        """Called before each step with the share of the training that is done, in [0, 1]."""
+
+    def after_step(self) -> None:
+        """Called after each step that was taken, for what is not learnt by gradient."""
+
+    def revive(self, output: Any) -> int:
+        """Every ``training.reseed_every`` steps: moves dead codes; returns how many.
+
+        Args:
+            output: of this rank's last part of the batch.
+        """
+        return 0
+
+    def pictures(self, output: Any, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Rows of pictures for ``examples/``: name -> (B, C, H, W) in [0, 1]; an empty dict draws none.
+
+        Of the last two rows the difference is shown too.
+        """
+        return {}
+
+    def outcome(self, best: dict[str, float]) -> str:
+        """What a run has reached, for one line to the user; ``best`` are the metrics of the best checkpoint."""
+        return f"{self.best} {best[self.best]:.5g}" if self.best in best else ""
+
+    def warnings(self, best: dict[str, float]) -> list[str]:
+        """A sentence for each thing that the best checkpoint's metrics say is wrong."""
+        return []
+
+    def summary(self) -> dict[str, Any]:
+        """What ``run.json`` tells of the model, as plain values."""
+        return {"parts": {name: summary_of(part) for name, part in self.named_children()}}
+
+
+def summary_of(part: nn.Module) -> dict[str, Any]:
+    """Class and number of trainable parameters, as plain values."""
+    return {"class": type(part).__name__, "parameters": count_parameters(part)}
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+@runtime_checkable
+class Coder(Protocol):
+    """A system that gives discrete codes: for each transition, or for each frame.
+
+    Attributes:
+        quantizer: whose codes they are; its ``num_codes`` is None where the latent is continuous.
+        grid: (h, w), the latent grid.
+        code_grid: (h, w * n), shape of the codes of one transition or frame.
+        track: ``codes`` (of a transition) or ``tokens`` (of a frame): the name under which :func:`lapa.extract` keeps
+            them and another system can ask for them.
+        format: what it sees of a frame.
+    """
+
+    quantizer: Quantizer
+    grid: tuple[int, int]
+    track: str
+    format: FrameFormat
+
+    @property
+    def code_grid(self) -> tuple[int, int]: ...
+
+    def encode(self, *frames: Tensor) -> Tensor:
+        """(B, C, H, W) floats in [0, 1] -> the (B, D, h, w) latent before quantization."""
+
+
+@runtime_checkable
+class Drawer(Protocol):
+    """A system that draws the last frame of a clip."""
+
+    format: FrameFormat
+
+    def draw(self, clips: Clips, codes: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) in [0, 1], the last frame of each clip as the system draws it.
+
+        Args:
+            clips: on the system's device.
+            codes: (B, h, w * n), the codes to draw from; None draws from its own.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionSpec:
+    """What a :class:`Dreamer` takes as an action.
+
+    Attributes:
+        kind: ``codes``, latent actions; or ``actions``, those of the controller.
+        count: how many values each number of an action has, from 0.
+        shape: of one action; empty for a single number.
+    """
+
+    kind: Literal["codes", "actions"]
+    count: int
+    shape: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Imagined:
+    """One step of a dream.
+
+    Attributes:
+        frame: (B, C, H, W) in [0, 1].
+        reward: (B,) float, or None where the system does not predict it.
+        ended: (B,) float in [0, 1], how likely the episode ends here, or None likewise.
+    """
+
+    frame: Tensor
+    reward: Tensor | None = None
+    ended: Tensor | None = None
+
+
+@runtime_checkable
+class Dreamer(Protocol):
+    """A system that continues a game by itself.
+
+    Attributes:
+        context: frames that it must see before the first step.
+        actions: what it takes as an action.
+    """
+
+    context: int
+
+    @property
+    def actions(self) -> ActionSpec: ...
+
+    def begin(self, clips: Clips) -> Any:
+        """The state after clips of :attr:`context` frames, on the system's device."""
+
+    def step(self, state: Any, action: Tensor) -> tuple[Any, Imagined]:
+        """The next state and what is seen of it, for actions (B, ...)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +344,10 @@ class Quantized:
 
 
 class Encoder(nn.Module, ABC):
-    """Maps two frames to a latent grid.
+    """Maps frames to a latent grid.
 
-    Subclasses take ``(config, *, channels, latent_dim)`` and carry a frozen dataclass ``Config``.
+    Subclasses take ``(config, *, channels, latent_dim, frames=2)`` and carry a frozen dataclass ``Config``. ``frames``
+    is passed only where it is not 2, so one that is made for pairs may do without it.
     """
 
     Config: ClassVar[type[Any]]
@@ -48,8 +357,8 @@ class Encoder(nn.Module, ABC):
         """Latent grid ``(h, w)`` for frames of ``(H, W)``, known before any data is seen."""
 
     @abstractmethod
-    def forward(self, current: Tensor, next: Tensor) -> Tensor:
-        """(B, C, H, W) float twice -> (B, D, h, w)."""
+    def forward(self, *frames: Tensor) -> Tensor:
+        """(B, C, H, W) float, as many as ``frames``, in order of time -> (B, D, h, w)."""
 
 
 class Quantizer(nn.Module, ABC):

@@ -13,7 +13,7 @@ import importlib
 from importlib import metadata
 from typing import Generic, TypeVar
 
-from lapa.contracts import Conditioner, Encoder, Quantizer
+from lapa.contracts import Conditioner, Encoder, Quantizer, System
 from lapa.errors import RegistryError
 
 Member = TypeVar("Member")
@@ -33,11 +33,13 @@ class Registry(Generic[Member]):
     Args:
         role: singular noun, such as ``"quantizer"``; third parties use the entry-point group ``lapa.<role>s``.
         contract: the base class that each member must derive from.
+        sections: names of the dataclasses of options that each member must carry.
     """
 
-    def __init__(self, role: str, contract: type[Member]) -> None:
+    def __init__(self, role: str, contract: type[Member], sections: tuple[str, ...] = ("Config",)) -> None:
         self.role = role
         self.contract = contract
+        self.sections = sections
         self._entries: dict[str, list[Entry]] = {}
         self._discovered = False
 
@@ -88,9 +90,10 @@ class Registry(Generic[Member]):
             raise RegistryError(
                 f"{self.role} '{name}' of {entry.owner} does not derive from lapa.{self.contract.__name__}"
             )
-        config = getattr(cls, "Config", None)
-        if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
-            raise RegistryError(f"{self.role} '{name}' of {entry.owner} lacks a dataclass named Config")
+        for section in self.sections:
+            options = getattr(cls, section, None)
+            if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+                raise RegistryError(f"{self.role} '{name}' of {entry.owner} lacks a dataclass named {section}")
         return cls
 
     def _entry(self, name: str) -> Entry:
@@ -135,3 +138,4 @@ class Registry(Generic[Member]):
 encoders: Registry[Encoder] = Registry("encoder", Encoder)
 quantizers: Registry[Quantizer] = Registry("quantizer", Quantizer)
 conditioners: Registry[Conditioner] = Registry("conditioner", Conditioner)
+systems: Registry[System] = Registry("system", System, ("Config", "Loss"))

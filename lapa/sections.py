@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lapa import registry
+from lapa.contracts import Encoder
 from lapa.errors import ConfigError
 
 
@@ -22,6 +24,28 @@ def build(members: registry.Registry[Any], section: dict[str, Any], **facts: Any
     """
     cls = members.get(section["name"])
     return cls(plugin_config(members, section), **facts)
+
+
+def build_encoder(section: dict[str, Any], *, frames: int, **facts: Any) -> Encoder:
+    """The encoder that a section names, for so many frames; see :class:`lapa.contracts.Encoder`.
+
+    Raises:
+        ConfigError: it takes two frames and others are wanted, or as :func:`plugin_config`.
+        RegistryError: as :func:`plugin_config`.
+    """
+    # One that is made for pairs knows no ``frames``.
+    facts |= {} if frames == 2 else {"frames": frames}
+    takes = inspect.signature(registry.encoders.get(section["name"])).parameters
+    if frames != 2 and "frames" not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        raise ConfigError(
+            f"model.encoder.name: '{section['name']}' sees two frames, and {frames} are wanted; take another, or give "
+            "its __init__ an argument frames"
+        )
+    try:
+        encoder: Encoder = build(registry.encoders, section, **facts)
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"model.encoder: {error}") from None
+    return encoder
 
 
 def plugin_config(members: registry.Registry[Any], section: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lapa.config import Config, load_config
-from lapa.data.clips import PairDataset, PairSampler
+from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.feed import Feed
 from lapa.data.files import write_text
 from lapa.data.frames import FrameFormat, read_png, to_float
@@ -104,10 +104,10 @@ def configured(preset: str, precision: str, channels_last: bool, extra: str | No
     return load_config(preset, overrides=[f"training.{name}={value}" for name, value in options.items()])
 
 
-def prepared_pairs(store: FrameStore, config: Config, device: torch.device) -> PairDataset:
+def prepared_pairs(store: FrameStore, config: Config, device: torch.device) -> ClipDataset:
     """The pairs of one episode, kept on the device."""
     format = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
-    pairs = PairDataset(store, store.episodes[:1], format)
+    pairs = ClipDataset(store, store.episodes[:1], format)
     pairs.keep_on(device)
     return pairs
 
@@ -184,7 +184,7 @@ def measure_encoding(store: FrameStore, config: Config, batch_size: int, seconds
 def measure_storage(store: FrameStore, root: Path | None, seconds: float) -> dict[str, float]:
     """Bytes per frame and random pairs per second, one thread, of the store and of the PNG files it was packed from."""
     rng = np.random.default_rng(0)
-    starts = np.concatenate([episode.pair_starts() for episode in store.episodes])
+    starts = np.concatenate([episode.clip_starts() for episode in store.episodes])
 
     def from_store() -> int:
         for start in rng.choice(starts, 256).tolist():
@@ -222,10 +222,10 @@ def measure_loading(store: FrameStore, seconds: float) -> dict[str, float]:
     for color, (placement, workers) in itertools.product(
         ("grey", "rgb"), (("device", 0), ("memory", 0), ("disk", 0), ("disk", 2))
     ):
-        pairs = PairDataset(store, store.episodes[:2], FrameFormat(*store.frame_size, color))
+        pairs = ClipDataset(store, store.episodes[:2], FrameFormat(*store.frame_size, color))
         if placement != "disk":
             pairs.keep_on(device if placement == "device" else torch.device("cpu"))
-        feed = Feed(pairs, PairSampler(len(pairs), 32, seed=0), device, workers)
+        feed = Feed(pairs, ClipSampler(len(pairs), 32, seed=0), device, workers)
 
         def load(feed: Feed = feed) -> int:
             return len(next(feed))
@@ -239,7 +239,7 @@ def measure_labelling(store: FrameStore, batch_size: int, seconds: float) -> flo
     """Pairs per second labelled by the model that comes with the package, in fp32 and with exact borders."""
     model = load_model(default_checkpoint())
     labeller = Labeller(model)
-    pairs = PairDataset(store, store.episodes[:1], model.format)
+    pairs = ClipDataset(store, store.episodes[:1], model.format)
     pairs.keep_on(labeller.device)
     rng = np.random.default_rng(0)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lapa.config import load_config
-from lapa.data.episodes import TRUTH_FILE, Truth, write_truth
+from lapa.data.episodes import TRACKS_FILE, Tracks, write_tracks
 from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.engine.training import train
@@ -49,7 +49,7 @@ def write_episode(folder: Path, frames: np.ndarray, actions: np.ndarray | None =
     for number, frame in enumerate(frames, start=first):
         Image.fromarray(frame).save(folder / f"{number}.png")
     if actions is not None:
-        write_truth(folder / TRUTH_FILE, Truth(actions=actions, meta={"env_id": "Toy-v0"}))
+        write_tracks(folder / TRACKS_FILE, Tracks(actions=actions, meta={"env_id": "Toy-v0"}))
     return folder
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lapa.data.episodes import Truth
+from lapa.data.episodes import Tracks
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.games.breakout.detectors import (
     find_ball,
@@ -345,4 +345,4 @@ def test_actions_are_classed_by_what_the_paddle_was_told() -> None:
     ],
 )
 def test_only_breakout_at_full_size_is_breakout(meta: dict[str, str], size: tuple[int, int], answer: bool) -> None:
-    assert is_breakout(Truth(meta=meta), size) is answer
+    assert is_breakout(Tracks(meta=meta), size) is answer

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.frames import to_float
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
@@ -24,7 +24,7 @@ class Scene:
     def __init__(self, checkpoint: Checkpoint, store: FrameStore) -> None:
         self.model = checkpoint.model
         self.episode = store.episodes[0]
-        self.pairs = PairDataset(store, [self.episode], self.model.format)
+        self.pairs = ClipDataset(store, [self.episode], self.model.format)
         raw = store.frames(range(self.episode.start, self.episode.stop))
         self.codes = label(self.model, raw[:-1], raw[1:]).numpy()
 
@@ -79,7 +79,7 @@ def test_a_decoder_that_ignores_the_codes_loses_nothing(scene: Scene) -> None:
 
 
 def test_a_short_episode_has_short_rollouts_only(scene: Scene, breakout_store: FrameStore) -> None:
-    pairs = PairDataset(breakout_store, [scene.episode], scene.model.format)
+    pairs = ClipDataset(breakout_store, [scene.episode], scene.model.format)
     pairs.starts = pairs.starts[:6]
     metrics = controllability(scene.model, pairs, scene.codes[:6])
     assert "psnr_db/t4" in metrics

@@ -5,23 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lapa.data.episodes import TRUTH_FILE, Truth, list_episodes, read_episode, read_truth, write_truth
+from lapa.data.episodes import TRACKS_FILE, Tracks, list_episodes, read_episode, read_tracks, write_tracks
 from lapa.errors import DataError
 
 
-def episode_of(root: Path, *files: str, truth: Truth | None = None, name: str = "0") -> Path:
+def episode_of(root: Path, *files: str, truth: Tracks | None = None, name: str = "0") -> Path:
     """An episode folder that holds the named files, all empty: listing an episode opens no picture."""
     folder = root / name
     folder.mkdir(parents=True)
     for file in files:
         (folder / file).touch()
     if truth is not None:
-        write_truth(folder / TRUTH_FILE, truth)
+        write_tracks(folder / TRACKS_FILE, truth)
     return folder
 
 
-def full_truth(steps: int) -> Truth:
-    return Truth(
+def full_truth(steps: int) -> Tracks:
+    return Tracks(
         actions=np.arange(steps),
         rewards=np.linspace(0, 1, steps, dtype=np.float32),
         terminated=np.arange(steps) == steps - 1,
@@ -69,7 +69,7 @@ def test_a_gap_keeps_its_place_in_the_numbers_and_in_the_truth(tmp_path):
     episode_of(tmp_path, "5.png", "6.png", "9.png", truth=full_truth(steps=4))  # 7 and 8 are lost
     episode = read_episode(tmp_path, "0")
     assert episode.numbers.tolist() == [5, 6, 9]
-    assert episode.truth.num_frames == 5
+    assert episode.tracks.num_frames == 5
 
 
 @pytest.mark.parametrize("files", [(), ("0.png",), ("a.png", "b.png")])
@@ -81,9 +81,9 @@ def test_an_episode_of_less_than_two_frames_is_refused(tmp_path, files):
 
 def test_a_folder_of_png_alone_is_an_episode_without_truth(tmp_path):
     episode_of(tmp_path, "0.png", "1.png")
-    truth = read_episode(tmp_path, "0").truth
-    assert truth == Truth()
-    assert truth.arrays() == {}
+    truth = read_episode(tmp_path, "0").tracks
+    assert truth == Tracks()
+    assert truth.recorded() == {}
     assert truth.num_frames is None
 
 
@@ -103,14 +103,14 @@ def test_a_missing_folder_is_refused_with_what_to_do(tmp_path):
 
 def test_truth_survives_the_file(tmp_path):
     truth = full_truth(steps=6)
-    write_truth(tmp_path / TRUTH_FILE, truth)
-    read = read_truth(tmp_path / TRUTH_FILE)
+    write_tracks(tmp_path / TRACKS_FILE, truth)
+    read = read_tracks(tmp_path / TRACKS_FILE)
     assert read.meta == truth.meta
     assert read.num_frames == 7
-    assert read.arrays().keys() == truth.arrays().keys()
-    for name, array in truth.arrays().items():
-        assert read.arrays()[name].dtype == array.dtype
-        assert np.array_equal(read.arrays()[name], array)
+    assert read.recorded().keys() == truth.recorded().keys()
+    for name, array in truth.recorded().items():
+        assert read.recorded()[name].dtype == array.dtype
+        assert np.array_equal(read.recorded()[name], array)
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_truth_survives_the_file(tmp_path):
 def test_arrays_that_disagree_on_the_number_of_steps_are_refused(per_step, per_frame):
     arrays = {name: np.zeros(length) for name, length in {**per_step, **per_frame}.items()}
     with pytest.raises(ValueError, match="disagree on the number of frames") as error:
-        Truth(**arrays)
+        Tracks(**arrays)
     assert all(name in str(error.value) for name in arrays)
 
 
 @pytest.mark.parametrize("steps", [3, 5])
 def test_truth_for_another_number_of_frames_is_refused(tmp_path, steps):
-    episode_of(tmp_path, *(f"{number}.png" for number in range(5)), truth=Truth(actions=np.zeros(steps)))
+    episode_of(tmp_path, *(f"{number}.png" for number in range(5)), truth=Tracks(actions=np.zeros(steps)))
     with pytest.raises(DataError, match=rf"episode\.npz: speaks of {steps + 1} frames, but 0\.png to 4\.png are 5"):
         read_episode(tmp_path, "0")
 
@@ -175,22 +175,22 @@ def save_npy(path: Path) -> None:
     ],
 )
 def test_a_damaged_truth_file_is_refused_by_name(tmp_path, spoil):
-    path = tmp_path / TRUTH_FILE
-    write_truth(path, full_truth(steps=4))
+    path = tmp_path / TRACKS_FILE
+    write_tracks(path, full_truth(steps=4))
     spoil(path)
     with pytest.raises(DataError, match=r"episode\.npz: cannot be used.*delete it or record the episode again"):
-        read_truth(path)
+        read_tracks(path)
 
 
 def test_a_truth_file_with_any_byte_changed_is_read_or_refused_by_name(tmp_path):
-    path = tmp_path / TRUTH_FILE
-    write_truth(path, Truth(actions=np.arange(4)))
+    path = tmp_path / TRACKS_FILE
+    write_tracks(path, Tracks(actions=np.arange(4)))
     whole = path.read_bytes()
     complaints = []
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         try:
-            read_truth(path)
+            read_tracks(path)
         except DataError as error:
             complaints.append(str(error))
     assert len(complaints) > len(whole) / 4

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from lapa.data.episodes import TRUTH_FILE
+from lapa.data.episodes import TRACKS_FILE
 from lapa.data.frames import prepare, to_float
 from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import Checkpoint
@@ -205,7 +205,7 @@ def test_a_model_with_one_code_is_exposed(breakout_checkpoint: Checkpoint, break
 def pictures_only(breakout_recording: Path, tmp_path: Path) -> FrameStore:
     """The recording without anything but its PNG files."""
     root = shutil.copytree(breakout_recording, tmp_path / "bulk_videos", ignore=shutil.ignore_patterns(".lapa"))
-    for path in root.glob(f"*/{TRUTH_FILE}"):
+    for path in root.glob(f"*/{TRACKS_FILE}"):
         path.unlink()
     return open_store(root)
 

@@ -49,7 +49,7 @@ def test_ppo_of_stable_baselines3_logs_what_it_did_and_its_agent_records(tmp_pat
     command = [sys.executable, "-m", "lapa.cli", "record", "--policy", "sb3:ppo_sb3.zip", "--episodes", "1"]
     done = subprocess.run([*command, "--max-steps", "20"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert len(read_episode(tmp_path / "bulk_videos", "0").truth.actions) == 20
+    assert len(read_episode(tmp_path / "bulk_videos", "0").tracks.actions) == 20
 
 
 def test_ppo_in_one_file_logs_what_it_did_and_drops_rows_that_only_reset(tmp_path: Path) -> None:

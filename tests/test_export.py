@@ -61,7 +61,7 @@ def test_a_minari_dataset_reads_back_equal(
     assert read.total_episodes == len(dataset.episodes) == 6
     for episode, name in zip(read.iterate_episodes(), dataset.episodes, strict=True):
         whole = dataset.episode(name)
-        truth = dataset.store.episodes[episode.id].truth
+        truth = dataset.store.episodes[episode.id].tracks
         np.testing.assert_array_equal(episode.observations, whole.frames)  # lossless
         np.testing.assert_array_equal(episode.actions, whole.codes)
         np.testing.assert_array_equal(episode.infos["action"], [-1, *truth.actions])
@@ -113,7 +113,7 @@ def test_no_transition_crosses_a_gap(record_toy: Callable[..., Path], tmp_path: 
     root = record_toy(tmp_path / "toy", episodes=2, steps=9)
     for number in (4, 5):
         (root / "0" / f"{number}.png").unlink()
-    whole = {name: open_store(root).episodes[0].truth for name in "0"}["0"]
+    whole = {name: open_store(root).episodes[0].tracks for name in "0"}["0"]
     dataset = toy_dataset(root)
     pieces = list(segments(dataset))
     assert [piece.name for piece in pieces] == ["0", "0~1", "1"]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lapa import extraction
 from lapa.config import config_from_dict, load_config
-from lapa.data.episodes import TRUTH_FILE
+from lapa.data.episodes import TRACKS_FILE
 from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import Checkpoint, file_digest, load_checkpoint, save_checkpoint
@@ -51,7 +51,7 @@ def toy_checkpoint(tmp_path: Path) -> Callable[..., Checkpoint]:
 def test_every_pair_is_there_with_the_frames_of_the_store(
     dataset: LatentActionDataset, breakout_store: FrameStore
 ) -> None:
-    starts = np.concatenate([episode.pair_starts() for episode in breakout_store.episodes])
+    starts = np.concatenate([episode.clip_starts() for episode in breakout_store.episodes])
     assert len(dataset) == len(starts)
     for index in (len(dataset) - 1, 0, 50, 49, 123):  # 49 ends the first episode
         transition = dataset[index]
@@ -75,7 +75,7 @@ def test_whole_episodes_come_back_by_name(dataset: LatentActionDataset, breakout
         episode = dataset.episode(stored.name)
         np.testing.assert_array_equal(episode.frames, breakout_store.frames(range(stored.start, stored.stop)))
         np.testing.assert_array_equal(episode.starts, np.arange(len(stored.numbers) - 1))
-        np.testing.assert_array_equal(episode.actions, stored.truth.actions)
+        np.testing.assert_array_equal(episode.actions, stored.tracks.actions)
         assert len(episode.codes) == len(episode.starts)
     with pytest.raises(KeyError, match="no episode 'seven'; there are 0, 1"):
         dataset.episode("seven")
@@ -98,11 +98,11 @@ def test_actions_are_minus_one_where_only_pictures_were_recorded(
     tmp_path: Path, record_toy: Callable[..., Path], toy_checkpoint: Callable[..., Checkpoint]
 ) -> None:
     root = record_toy(tmp_path / "toy", episodes=2, steps=6)
-    (root / "1" / TRUTH_FILE).unlink()
+    (root / "1" / TRACKS_FILE).unlink()
     store = open_store(root)
     extract(toy_checkpoint(), store, tmp_path / "out.lapa")
     dataset = LatentActionDataset(tmp_path / "out.lapa")
-    np.testing.assert_array_equal(dataset.episode("0").actions, store.episodes[0].truth.actions)
+    np.testing.assert_array_equal(dataset.episode("0").actions, store.episodes[0].tracks.actions)
     np.testing.assert_array_equal(dataset.episode("1").actions, [-1] * 6)
     assert dataset[6].action == -1
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lapa.data import feed
-from lapa.data.clips import PairDataset, Pairs, PairSampler
+from lapa.data.clips import ClipDataset, Clips, ClipSampler
 from lapa.data.feed import Feed, host_memory, place
 from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, open_store
@@ -24,17 +24,17 @@ def store(record_toy: Callable[..., Path], tmp_path: Path) -> FrameStore:
     return open_store(record_toy(tmp_path / "toy"))
 
 
-def batches(store: FrameStore, placement: str, num_workers: int = 0, count: int = 12, first: int = 0) -> list[Pairs]:
-    dataset = PairDataset(store, store.episodes, FORMAT)
+def batches(store: FrameStore, placement: str, num_workers: int = 0, count: int = 12, first: int = 0) -> list[Clips]:
+    dataset = ClipDataset(store, store.episodes, FORMAT)
     assert place([dataset], placement, CPU) == placement
-    sampler = PairSampler(len(dataset), 8, seed=1, first=first)
+    sampler = ClipSampler(len(dataset), 8, seed=1, first=first)
     return list(islice(Feed(dataset, sampler, CPU, num_workers), count))
 
 
 @pytest.mark.parametrize(("placement", "num_workers"), [("memory", 0), ("device", 0), ("disk", 0), ("disk", 2)])
 def test_batches_are_those_of_the_sampler(store: FrameStore, placement: str, num_workers: int) -> None:
-    dataset = PairDataset(store, store.episodes, FORMAT)
-    expected = [dataset[index] for index in islice(PairSampler(len(dataset), 8, seed=1), 12)]
+    dataset = ClipDataset(store, store.episodes, FORMAT)
+    expected = [dataset[index] for index in islice(ClipSampler(len(dataset), 8, seed=1), 12)]
     for got, wanted in zip(batches(store, placement, num_workers), expected, strict=True):
         assert torch.equal(got.current, wanted.current)
         assert torch.equal(got.next, wanted.next)
@@ -53,8 +53,8 @@ def test_a_feed_draws_no_random_numbers(store: FrameStore) -> None:
 
 
 def test_a_feed_measures_how_long_it_was_waited_for(store: FrameStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = PairDataset(store, store.episodes, FORMAT)
-    instance = Feed(dataset, PairSampler(len(dataset), 8, seed=1), CPU, 0)
+    dataset = ClipDataset(store, store.episodes, FORMAT)
+    instance = Feed(dataset, ClipSampler(len(dataset), 8, seed=1), CPU, 0)
     assert instance.waited == 0
     clock = iter([10.0, 10.5, 20.0, 20.25])
     monkeypatch.setattr(feed.time, "perf_counter", lambda: next(clock))
@@ -64,7 +64,7 @@ def test_a_feed_measures_how_long_it_was_waited_for(store: FrameStore, monkeypat
 
 
 def test_frames_that_do_not_fit_stay_on_disk(store: FrameStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = (PairDataset(store, store.episodes[rows], FORMAT) for rows in (slice(2), slice(2, 5)))
+    first, second = (ClipDataset(store, store.episodes[rows], FORMAT) for rows in (slice(2), slice(2, 5)))
     needed = first.frame_bytes + second.frame_bytes
     monkeypatch.setattr(feed, "host_memory", lambda: int(needed / feed.SHARE_OF_MEMORY) - 1)
     assert place([first, second], "auto", CPU) == "disk"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lapa import LatentActionDataset, extract, load_checkpoint, load_config, train
-from lapa.data.clips import PairSampler
+from lapa.data.clips import ClipSampler
 from lapa.data.store import FrameStore, open_store
 from lapa.evaluation.evaluate import Evaluation
 from lapa.tracking.jsonl import read_lines
@@ -52,7 +52,7 @@ def test_metrics_keep_their_names(breakout_run: Path, evaluation: Evaluation) ->
 
 
 def test_batches_are_drawn_in_the_order_they_always_were() -> None:
-    batches = [list(batch) for _, batch in zip(range(20), PairSampler(36, 8, seed=3, first=2), strict=False)]
+    batches = [list(batch) for _, batch in zip(range(20), ClipSampler(36, 8, seed=3, first=2), strict=False)]
     assert digest(np.array(batches)) == GOLDEN["batches"]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lapa.config import load_config
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat, to_float
 from lapa.data.store import open_store
 from lapa.engine.facts import count_parameters
@@ -194,7 +194,7 @@ def test_up_channels_set_the_widths_of_the_way_back():
 @pytest.mark.parametrize("conditioner", ["film", "cross_attention"])
 def test_a_tiny_model_learns_to_draw_what_was_done(conditioner, record_toy, tmp_path):
     store = open_store(record_toy(tmp_path / "toys", episodes=1, steps=32))
-    pairs = PairDataset(store, store.episodes, FrameFormat(40, 32, "grey", 4))
+    pairs = ClipDataset(store, store.episodes, FrameFormat(40, 32, "grey", 4))
     batch = pairs[range(len(pairs))]
     current, following = to_float(batch.current), to_float(batch.next)
     widths = ["model.encoder.channels=[16,32]", "model.decoder.channels=[16,32]"]

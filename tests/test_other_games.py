@@ -25,7 +25,7 @@ def test_a_game_is_recorded_trained_on_extracted_judged_and_labelled(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["record", "--env", game, "--policy", "random", "--episodes", "4", "--max-steps", "60"]) == 0
-    truth = read_episode(tmp_path / "bulk_videos", "0").truth
+    truth = read_episode(tmp_path / "bulk_videos", "0").tracks
     assert truth.meta["env_id"] == game
     assert len(np.unique(truth.actions)) > 2
     assert len(truth.meta["action_meanings"]) == num_actions

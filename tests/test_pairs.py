@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lapa.data.clips import PairDataset, PairSampler
+from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.splits import split_episodes
 from lapa.data.store import FrameStore, open_store
@@ -53,7 +53,7 @@ def test_too_few_episodes_to_split_are_refused():
 
 
 def test_a_pair_is_a_frame_and_the_very_next_one(store):
-    pairs = PairDataset(store, store.episodes, FORMAT)
+    pairs = ClipDataset(store, store.episodes, FORMAT)
     assert pairs.starts.tolist() == [0, 1, 2, 3, 4, 6, 7, 9, 11, 12, 13, 14, 15, 17, 18, 19, 20, 21]
     batch = pairs[range(len(pairs))]
     assert batch.current.shape == batch.next.shape == (len(pairs), FORMAT.channels, *FORMAT.size)
@@ -63,7 +63,7 @@ def test_a_pair_is_a_frame_and_the_very_next_one(store):
 
 
 def test_a_batch_keeps_the_order_it_was_asked_for(store):
-    pairs = PairDataset(store, store.episodes, FORMAT)
+    pairs = ClipDataset(store, store.episodes, FORMAT)
     batch = pairs[[5, 0, 5, 1]]
     for row, index in enumerate([5, 0, 5, 1]):
         assert torch.equal(batch.current[row], pairs[index].current[0])
@@ -71,13 +71,13 @@ def test_a_batch_keeps_the_order_it_was_asked_for(store):
 
 
 def test_a_dataset_holds_only_its_own_episodes(store):
-    pairs = PairDataset(store, [store.episodes[3], store.episodes[1]], FORMAT)
+    pairs = ClipDataset(store, [store.episodes[3], store.episodes[1]], FORMAT)
     assert pairs.starts.tolist() == [17, 18, 19, 20, 21, 6, 7, 9]
 
 
 def test_batches_of_frames_that_are_kept_and_of_frames_that_are_read_are_equal(store):
     chosen = [store.episodes[2], store.episodes[0], store.episodes[1]]
-    read, kept = PairDataset(store, chosen, FORMAT), PairDataset(store, chosen, FORMAT)
+    read, kept = ClipDataset(store, chosen, FORMAT), ClipDataset(store, chosen, FORMAT)
     kept.keep_on(CPU, chunk=5)
     assert (read.kept_on, kept.kept_on) == (None, CPU)
     for index in ([0], [7, 2, 2], range(len(read)), 4, np.array([3, 1])):
@@ -86,14 +86,14 @@ def test_batches_of_frames_that_are_kept_and_of_frames_that_are_read_are_equal(s
 
 
 def test_the_size_of_the_prepared_frames_is_known_before_they_are_prepared(store):
-    pairs = PairDataset(store, store.episodes[:2], FORMAT)
+    pairs = ClipDataset(store, store.episodes[:2], FORMAT)
     size = pairs.frame_bytes
     pairs.keep_on(CPU)
     assert pairs._kept.nbytes == size
 
 
 def test_neighbouring_pairs_are_read_and_moved_once(store):
-    pairs = PairDataset(store, store.episodes, FORMAT)
+    pairs = ClipDataset(store, store.episodes, FORMAT)
     raw = pairs.read([0, 1, 2])
     assert len(raw.frames) == 4
     prepared = raw.prepared(CPU, FORMAT)
@@ -101,20 +101,20 @@ def test_neighbouring_pairs_are_read_and_moved_once(store):
 
 
 def test_a_batch_is_cut_into_micro_batches_in_order(store):
-    batch = PairDataset(store, store.episodes, FORMAT)[range(6)]
+    batch = ClipDataset(store, store.episodes, FORMAT)[range(6)]
     parts = batch.chunk(3)
     assert [len(part) for part in parts] == [2, 2, 2]
     assert torch.equal(torch.cat([part.next for part in parts]), batch.next)
 
 
 def test_where_says_in_which_file_a_pair_begins(store):
-    pairs = PairDataset(store, store.episodes, FORMAT)
+    pairs = ClipDataset(store, store.episodes, FORMAT)
     assert [pairs.where(index) for index in (0, 6, 7, 8)] == ["0/0.png", "1/1.png", "1/4.png", "2/0.png"]
 
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_the_mean_frame_is_the_mean_of_what_the_model_sees(store, kept):
-    pairs = PairDataset(store, store.episodes, FORMAT)
+    pairs = ClipDataset(store, store.episodes, FORMAT)
     if kept:
         pairs.keep_on(CPU)
     expected = to_float(pairs[range(len(pairs))].current).mean(0)
@@ -122,7 +122,7 @@ def test_the_mean_frame_is_the_mean_of_what_the_model_sees(store, kept):
 
 
 def test_the_mean_frame_can_be_sampled(store):
-    pairs = PairDataset(store, store.episodes, FORMAT)
+    pairs = ClipDataset(store, store.episodes, FORMAT)
     ends = to_float(pairs[[0, len(pairs) - 1]].current).mean(0)
     assert torch.allclose(pairs.mean_frame(sample=2), ends, atol=1e-6)
 
@@ -133,16 +133,16 @@ def test_episodes_without_a_pair_are_refused(record_toy, tmp_path):
         (root / "0" / f"{number}.png").unlink()
     store = open_store(root)
     for episodes in (store.episodes, []):
-        with pytest.raises(DataError, match="no two consecutive frames"):
-            PairDataset(store, episodes, FORMAT)
+        with pytest.raises(DataError, match="no 2 consecutive frames"):
+            ClipDataset(store, episodes, FORMAT)
 
 
-def draw(sampler: PairSampler, count: int) -> list[list[int]]:
+def draw(sampler: ClipSampler, count: int) -> list[list[int]]:
     return list(islice(iter(sampler), count))
 
 
 def test_an_epoch_is_a_permutation_and_the_next_epoch_another():
-    sampler = PairSampler(num_pairs=12, batch_size=3, seed=5)
+    sampler = ClipSampler(num_pairs=12, batch_size=3, seed=5)
     batches = draw(sampler, 8)
     first, second = list(chain(*batches[:4])), list(chain(*batches[4:]))
     assert sorted(first) == sorted(second) == list(range(12))
@@ -150,7 +150,7 @@ def test_an_epoch_is_a_permutation_and_the_next_epoch_another():
 
 
 def test_the_short_rest_of_an_epoch_is_dropped():
-    batches = draw(PairSampler(num_pairs=11, batch_size=3, seed=5), 6)
+    batches = draw(ClipSampler(num_pairs=11, batch_size=3, seed=5), 6)
     for epoch in (batches[:3], batches[3:]):
         drawn = list(chain(*epoch))
         assert len(set(drawn)) == len(drawn) == 9
@@ -158,22 +158,22 @@ def test_the_short_rest_of_an_epoch_is_dropped():
 
 def test_batches_depend_on_the_seed_alone():
     np.random.seed(0)
-    first = draw(PairSampler(12, 3, seed=5), 8)
+    first = draw(ClipSampler(12, 3, seed=5), 8)
     np.random.seed(1)
-    assert draw(PairSampler(12, 3, seed=5), 8) == first
-    assert draw(PairSampler(12, 3, seed=6), 8) != first
+    assert draw(ClipSampler(12, 3, seed=5), 8) == first
+    assert draw(ClipSampler(12, 3, seed=6), 8) != first
 
 
 @pytest.mark.parametrize("drawn", [0, 1, 3, 4, 9])
 def test_a_sampler_told_how_many_batches_were_drawn_goes_on_with_the_very_next_one(drawn):
-    whole = draw(PairSampler(num_pairs=14, batch_size=3, seed=5), drawn + 6)
-    assert draw(PairSampler(14, 3, seed=5, first=drawn), 6) == whole[drawn:]
+    whole = draw(ClipSampler(num_pairs=14, batch_size=3, seed=5), drawn + 6)
+    assert draw(ClipSampler(14, 3, seed=5, first=drawn), 6) == whole[drawn:]
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_ranks_share_each_micro_batch_in_order(parts):
-    whole = draw(PairSampler(25, 8, seed=5), 5)
-    ranks = [draw(PairSampler(25, 8, seed=5, parts=parts, rank=rank, world_size=2), 5) for rank in (0, 1)]
+    whole = draw(ClipSampler(25, 8, seed=5), 5)
+    ranks = [draw(ClipSampler(25, 8, seed=5, parts=parts, rank=rank, world_size=2), 5) for rank in (0, 1)]
     for batch, first, second in zip(whole, *ranks, strict=True):
         size = 4 // parts
         cut = [first[:size], second[:size], first[size:], second[size:]]
@@ -182,4 +182,4 @@ def test_ranks_share_each_micro_batch_in_order(parts):
 
 def test_fewer_pairs_than_a_batch_are_refused():
     with pytest.raises(DataError, match=r"7 training pairs do not fill one batch of 8.*lower training\.batch_size"):
-        PairSampler(num_pairs=7, batch_size=8, seed=0)
+        ClipSampler(num_pairs=7, batch_size=8, seed=0)

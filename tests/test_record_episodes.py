@@ -75,7 +75,7 @@ def test_every_frame_is_written_as_it_was_shown(tmp_path: Path) -> None:
     assert env.folders == [tmp_path / name for name in "012"]
     for name, frames in zip("012", episodes, strict=True):
         np.testing.assert_array_equal(pictures(tmp_path, name), np.stack(frames))
-    truth = read_episode(tmp_path, "1").truth
+    truth = read_episode(tmp_path, "1").tracks
     assert truth.actions.tolist() == [0, 1, 2, 3, 4] * 2
     assert truth.rewards.tolist() == [0.5 * step for step in range(1, 11)]
     assert truth.terminated.tolist() == [False] * 9 + [True]
@@ -87,8 +87,8 @@ def test_close_ends_an_episode_in_its_midst_and_says_that_it_was_cut(tmp_path: P
     env = RecordEpisodes(NoiseEnv(), tmp_path)
     play(env, 13)
     env.close()
-    assert read_episode(tmp_path, "0").truth.truncated.tolist() == [False] * 10
-    assert read_episode(tmp_path, "1").truth.truncated.tolist() == [False, False, True]
+    assert read_episode(tmp_path, "0").tracks.truncated.tolist() == [False] * 10
+    assert read_episode(tmp_path, "1").tracks.truncated.tolist() == [False, False, True]
 
 
 def test_reset_ends_an_episode_in_its_midst(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_thousands_of_episodes_need_nobody_to_ask_for_their_names(tmp_path: Path
 def test_an_end_that_ctrl_c_breaks_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = RecordEpisodes(NoiseEnv(), tmp_path)
     play(env, 5)
-    for name in ("write_truth", None):
+    for name in ("write_tracks", None):
         if name:
             monkeypatch.setattr(f"lapa_envs.recording.{name}", interrupted)
         else:
@@ -142,7 +142,7 @@ def test_an_end_that_ctrl_c_breaks_off_is_made_again(tmp_path: Path, monkeypatch
             env.cut()
         monkeypatch.undo()
     env.close()
-    assert len(read_episode(tmp_path, "0").truth.actions) == 5
+    assert len(read_episode(tmp_path, "0").tracks.actions) == 5
     assert list_episodes(tmp_path) == ["0"]
 
 
@@ -181,7 +181,7 @@ def test_a_copy_by_pickle_records_its_own_episodes(tmp_path: Path) -> None:
     play(again, 4)
     again.close()
     env.close()
-    assert sorted(len(read_episode(tmp_path, name).truth.actions) for name in "01") == [3, 4]
+    assert sorted(len(read_episode(tmp_path, name).tracks.actions) for name in "01") == [3, 4]
 
 
 def test_episodes_that_are_there_are_kept(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_many_processes_may_share_a_folder(tmp_path: Path) -> None:
     envs.close()
     assert list_episodes(tmp_path) == [str(number) for number in range(6)]
     for name in list_episodes(tmp_path):
-        assert read_episode(tmp_path, name).truth.num_frames == 11
+        assert read_episode(tmp_path, name).tracks.num_frames == 11
     assert not list(tmp_path.glob(".*"))
 
 
@@ -219,11 +219,11 @@ def test_what_the_agent_does_not_see_can_be_recorded(tmp_path: Path) -> None:
     (frames,) = play(plain, 5)
     plain.close()
     np.testing.assert_array_equal(pictures(tmp_path, "0"), np.stack(frames))
-    meta = episode.truth.meta
+    meta = episode.tracks.meta
     assert (meta["frameskip"], meta["env_id"], meta["seed"], meta["by"]) == (4, "ALE/Breakout-v5", 0, "me")
     assert meta["action_meanings"] == ["NOOP", "FIRE", "RIGHT", "LEFT"]
-    assert episode.truth.ram.shape == (6, 128)
-    assert episode.truth.lives.tolist() == [5] * 6
+    assert episode.tracks.ram.shape == (6, 128)
+    assert episode.tracks.lives.tolist() == [5] * 6
 
 
 def test_actions_that_are_no_numbers_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_actions_that_are_no_numbers_are_left_out(tmp_path: Path, monkeypatch: p
     env.reset()
     env.step(env.action_space.sample())
     env.close()
-    assert read_episode(tmp_path, "0").truth.actions is None
+    assert read_episode(tmp_path, "0").tracks.actions is None
 
 
 def test_a_wrapper_below_that_resets_by_itself_starts_an_episode(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_its_spec_makes_it_again(tmp_path: Path) -> None:
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     play(again, 2)
     again.close()
-    assert read_episode(tmp_path, "0").truth.meta["by"] == "me"
+    assert read_episode(tmp_path, "0").tracks.meta["by"] == "me"
     env.close()
 
 
@@ -280,8 +280,8 @@ def script(out: Path, steps: int, end: str = "") -> list[str]:
 def test_a_program_that_ends_without_close_loses_nothing(end: str, tmp_path: Path) -> None:
     done = subprocess.run(script(tmp_path, 17, end), capture_output=True, text=True, timeout=60)
     assert ("planted" in done.stderr) == ("planted" in end)
-    assert [len(read_episode(tmp_path, name).truth.actions) for name in list_episodes(tmp_path)] == [10, 7]
-    assert read_episode(tmp_path, "1").truth.truncated[-1]
+    assert [len(read_episode(tmp_path, name).tracks.actions) for name in list_episodes(tmp_path)] == [10, 7]
+    assert read_episode(tmp_path, "1").tracks.truncated[-1]
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.3, 0.8])
@@ -296,8 +296,8 @@ def test_ctrl_c_loses_nothing(delay: float, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in errors
     episodes = [read_episode(tmp_path, name) for name in list_episodes(tmp_path)]
-    assert all(len(episode.truth.actions) == 10 for episode in episodes[:-1])
-    assert episodes[-1].truth.truncated[-1] or episodes[-1].truth.terminated[-1]
+    assert all(len(episode.tracks.actions) == 10 for episode in episodes[:-1])
+    assert episodes[-1].tracks.truncated[-1] or episodes[-1].tracks.terminated[-1]
     assert not list(tmp_path.glob(".*"))
 
 
@@ -314,7 +314,7 @@ def test_a_killed_process_leaves_only_whole_episodes(delay: float, tmp_path: Pat
         time.sleep(0.05)  # the process that writes ends after it
     assert not list(tmp_path.glob(".*"))
     for name in [path.name for path in tmp_path.iterdir()]:
-        truth = read_episode(tmp_path, name).truth
+        truth = read_episode(tmp_path, name).tracks
         assert truth.num_frames == 11
         assert truth.terminated[-1]
 

@@ -50,32 +50,32 @@ def test_an_episode_has_one_frame_more_than_steps(episode: Episode) -> None:
     assert sorted(path.name for path in episode.folder.iterdir()) == sorted(
         ["episode.npz", *(f"{n}.png" for n in range(51))]
     )
-    truth = episode.truth
+    truth = episode.tracks
     assert len(truth.actions) == len(truth.rewards) == len(truth.terminated) == len(truth.truncated) == 50
     assert len(truth.lives) == len(truth.ram) == 51
 
 
 def test_frames_are_rgb_files_equal_to_what_the_environment_showed(episode: Episode) -> None:
     assert all(Image.open(path).mode == "RGB" for path in episode.paths)
-    assert episode.truth.meta["frameskip"] == 4
+    assert episode.tracks.meta["frameskip"] == 4
     env = make_env(frameskip=4)
-    observation, info = env.reset(seed=episode.truth.meta["seed"])
+    observation, info = env.reset(seed=episode.tracks.meta["seed"])
     shown, rewards, lives = [observation], [], [info["lives"]]
-    for action in episode.truth.actions:
+    for action in episode.tracks.actions:
         observation, reward, _, _, info = env.step(action)
         shown.append(observation)
         rewards.append(reward)
         lives.append(info["lives"])
     env.close()
     np.testing.assert_array_equal(pictures(episode), np.stack(shown))
-    np.testing.assert_array_equal(episode.truth.rewards, rewards)
-    np.testing.assert_array_equal(episode.truth.lives, lives)
+    np.testing.assert_array_equal(episode.tracks.rewards, rewards)
+    np.testing.assert_array_equal(episode.tracks.lives, lives)
 
 
 def test_memory_belongs_to_the_frame_of_the_same_row(episode: Episode) -> None:
     luma = to_luma(pictures(episode).transpose(0, 3, 1, 2) / 255)
     seen, _ = find_paddle(luma, 1)
-    said = screen_state(episode.truth.ram).paddle
+    said = screen_state(episode.tracks.ram).paddle
     assert len(np.unique(said)) > 5, "the paddle hardly moved: the test says nothing"
     assert np.mean(np.abs(seen - said) <= 2) >= 0.95
     assert np.mean(np.abs(seen[:-1] - said[1:]) <= 2) < 0.9
@@ -84,7 +84,7 @@ def test_memory_belongs_to_the_frame_of_the_same_row(episode: Episode) -> None:
 def test_actions_move_the_paddle_their_way(breakout_recording: Path) -> None:
     moved: dict[str, list[float]] = {"RIGHT": [], "LEFT": []}
     for name in list_episodes(breakout_recording):
-        truth = read_episode(breakout_recording, name).truth
+        truth = read_episode(breakout_recording, name).tracks
         steps = np.diff(screen_state(truth.ram).paddle)
         for action, step in zip(truth.actions, steps, strict=True):
             moved.get(truth.meta["action_meanings"][action], []).append(step)
@@ -110,7 +110,7 @@ def test_what_an_error_breaks_off_is_kept_as_a_cut_episode(
     whole, cut = (read_episode(tmp_path, name) for name in "01")
     assert len(whole.paths) == STEPS + 1
     assert len(cut.paths) == 6
-    assert cut.truth.truncated.tolist() == [False] * 4 + [True]
+    assert cut.tracks.truncated.tolist() == [False] * 4 + [True]
 
 
 def test_new_episodes_are_numbered_after_those_that_are_there(env: gym.Env[Any, Any], tmp_path: Path) -> None:
@@ -132,15 +132,15 @@ def test_a_seed_says_what_is_played(env: gym.Env[Any, Any], tmp_path: Path, poli
 
 
 def test_an_episode_that_is_cut_says_so_in_its_last_step(episode: Episode) -> None:
-    np.testing.assert_array_equal(episode.truth.truncated, [False] * 49 + [True])
-    assert not episode.truth.terminated.any()
+    np.testing.assert_array_equal(episode.tracks.truncated, [False] * 49 + [True])
+    assert not episode.tracks.terminated.any()
 
 
 def test_an_episode_that_ends_by_itself_is_not_cut(tmp_path: Path) -> None:
     env = make_env(frameskip=60)
     (folder,) = record(env, tmp_path, episodes=1, max_steps=400, policy="random")
     env.close()
-    truth = read_episode(tmp_path, folder.name).truth
+    truth = read_episode(tmp_path, folder.name).tracks
     assert len(truth.actions) < 400
     np.testing.assert_array_equal(np.flatnonzero(truth.terminated), [len(truth.actions) - 1])
     assert not truth.truncated.any()
@@ -149,7 +149,7 @@ def test_an_episode_that_ends_by_itself_is_not_cut(tmp_path: Path) -> None:
 
 def test_players_of_different_skill_are_mixed(env: gym.Env[Any, Any], tmp_path: Path) -> None:
     record(env, tmp_path, episodes=8, max_steps=1, skill=(0.5, 0.9))
-    skills = np.array([read_episode(tmp_path, str(i)).truth.meta["skill"] for i in range(8)])
+    skills = np.array([read_episode(tmp_path, str(i)).tracks.meta["skill"] for i in range(8)])
     assert skills.min() >= 0.5
     assert skills.max() <= 0.9
     for half in (skills[:4], skills[4:]):
@@ -172,7 +172,7 @@ def test_a_skilled_player_keeps_the_lives_that_a_random_one_loses(env: gym.Env[A
 
 
 def test_the_truth_says_how_it_was_played(episode: Episode) -> None:
-    meta = episode.truth.meta
+    meta = episode.tracks.meta
     assert meta["env_id"] == "ALE/Breakout-v5"
     assert meta["policy"] == "scripted"
     assert meta["action_meanings"] == ["NOOP", "FIRE", "RIGHT", "LEFT"]
@@ -185,8 +185,8 @@ def test_random_play_records_other_games(tmp_path: Path) -> None:
     env.close()
     episode = read_episode(tmp_path, folder.name)
     assert len(episode.paths) == 31
-    assert episode.truth.meta["env_id"] == "ALE/Pong-v5"
-    assert len(np.unique(episode.truth.actions)) > 2
+    assert episode.tracks.meta["env_id"] == "ALE/Pong-v5"
+    assert len(np.unique(episode.tracks.actions)) > 2
 
 
 def test_the_scripted_player_knows_only_breakout(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_several_workers_record_the_same_episodes(tmp_path: Path) -> None:
     for a, b in zip(alone, together, strict=True):
         assert files(a) == files(b)
         assert len(files(a)) == 11
-        truths = [read_episode(folder.parent, folder.name).truth for folder in (a, b)]
+        truths = [read_episode(folder.parent, folder.name).tracks for folder in (a, b)]
         assert truths[0].meta == truths[1].meta
         for name, array in truths[0].arrays().items():
             np.testing.assert_array_equal(array, truths[1].arrays()[name])
@@ -233,7 +233,7 @@ def test_recording_stops_with_enough_steps(workers: int, tmp_path: Path) -> None
     folders = record(make_env, tmp_path, episodes=None, steps=25, max_steps=10, workers=workers)
     # What other workers have begun by then is kept too.
     assert 3 <= len(folders) <= 2 + workers
-    assert sum(len(read_episode(tmp_path, folder.name).truth.actions) for folder in folders) >= 25
+    assert sum(len(read_episode(tmp_path, folder.name).tracks.actions) for folder in folders) >= 25
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(folder.name for folder in folders)
 
 
@@ -272,18 +272,18 @@ def players(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_other_peoples_players_play(env: gym.Env[Any, Any], tmp_path: Path, players: str) -> None:
     (first,) = record(env, tmp_path / "a", policy=f"{players}:right", episodes=1, max_steps=5)
-    assert read_episode(first.parent, first.name).truth.actions.tolist() == [2] * 5
+    assert read_episode(first.parent, first.name).tracks.actions.tolist() == [2] * 5
     folders = record(env, tmp_path / "b", policy=f"{players}:Alternating", episodes=2, max_steps=5)
     for folder in folders:  # made anew for each episode
-        assert read_episode(folder.parent, folder.name).truth.actions.tolist() == [1, 2, 3, 0, 1]
+        assert read_episode(folder.parent, folder.name).tracks.actions.tolist() == [1, 2, 3, 0, 1]
 
 
 def test_skill_mixes_chance_into_any_player(env: gym.Env[Any, Any], tmp_path: Path, players: str) -> None:
     options: dict[str, Any] = {"policy": f"{players}:right", "episodes": 2, "max_steps": 100}
     folders = record(env, tmp_path / "a", skill=(0.3, 0.7), **options)
-    shares = [(read_episode(tmp_path / "a", folder.name).truth.actions == 2).mean() for folder in folders]
+    shares = [(read_episode(tmp_path / "a", folder.name).tracks.actions == 2).mean() for folder in folders]
     assert 0.3 < shares[0] < shares[1] < 0.95
-    assert read_episode(tmp_path / "a", "0").truth.meta["skill"] == 0.3
+    assert read_episode(tmp_path / "a", "0").tracks.meta["skill"] == 0.3
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_it_serves_after_each_lost_life(saved: Any, env: gym.Env[Any, Any], monk
 def test_it_records(saved: Any, env: gym.Env[Any, Any], tmp_path: Path) -> None:
     _, path = saved("ppo", 4, 84, 84)
     (folder,) = record(env, tmp_path, policy=f"sb3:{path}", episodes=1, max_steps=30)
-    truth = read_episode(tmp_path, folder.name).truth
+    truth = read_episode(tmp_path, folder.name).tracks
     assert len(np.unique(truth.actions)) > 2
     assert truth.meta["policy"] == f"sb3:{path}"
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lapa.data import store as store_module
-from lapa.data.episodes import TRUTH_FILE, Truth, write_truth
+from lapa.data.episodes import TRACKS_FILE, Tracks, write_tracks
 from lapa.data.files import atomic_file
 from lapa.data.frames import read_png
 from lapa.data.store import FrameStore, open_store, store_writer
@@ -53,29 +53,29 @@ def test_every_frame_is_stored_once_and_bit_exact(toys):
 
 def test_the_truth_is_stored_beside_the_frames(toys):
     for episode in open_store(toys).episodes:
-        with np.load(toys / episode.name / TRUTH_FILE) as recorded:
-            assert np.array_equal(episode.truth.actions, recorded["actions"])
-        assert episode.truth.meta == {"env_id": "Toy-v0"}
+        with np.load(toys / episode.name / TRACKS_FILE) as recorded:
+            assert np.array_equal(episode.tracks.actions, recorded["actions"])
+        assert episode.tracks.meta == {"env_id": "Toy-v0"}
 
 
 def test_no_pair_crosses_a_gap_or_the_end_of_an_episode(toys):
     (toys / "1" / "2.png").unlink()
     store = open_store(toys)
-    starts = [episode.pair_starts().tolist() for episode in store.episodes]
+    starts = [episode.clip_starts().tolist() for episode in store.episodes]
     assert starts == [[0, 1, 2, 3], [5, 7], [9, 10, 11, 12]]  # stored 5..8 are frames 0, 1, 3, 4 of episode 1
 
 
 def test_actions_keep_to_their_pairs_across_a_gap(toys):
-    with np.load(toys / "1" / TRUTH_FILE) as recorded:
+    with np.load(toys / "1" / TRACKS_FILE) as recorded:
         actions = recorded["actions"]
     (toys / "1" / "2.png").unlink()
     episode = open_store(toys).episodes[1]
-    assert episode.actions(episode.pair_starts()).tolist() == actions[[0, 3]].tolist()
+    assert episode.actions(episode.clip_starts()).tolist() == actions[[0, 3]].tolist()
 
 
 def test_actions_are_minus_one_where_none_were_recorded(record_toy, tmp_path):
     episode = open_store(record_toy(tmp_path / "toys", episodes=1, steps=3, with_actions=False)).episodes[0]
-    assert episode.actions(episode.pair_starts()).tolist() == [-1, -1, -1]
+    assert episode.actions(episode.clip_starts()).tolist() == [-1, -1, -1]
 
 
 def test_a_store_is_reused_while_the_recording_stays_as_it_is(toys, notes):
@@ -90,12 +90,12 @@ def rewrite_a_frame(root: Path) -> None:
 
 
 def rewrite_a_truth(root: Path) -> None:
-    write_truth(root / "0" / TRUTH_FILE, Truth(actions=np.full(4, 3), meta={"note": "another"}))
+    write_tracks(root / "0" / TRACKS_FILE, Tracks(actions=np.full(4, 3), meta={"note": "another"}))
 
 
 def delete_a_frame(root: Path) -> None:
     (root / "0" / "4.png").unlink()
-    (root / "0" / TRUTH_FILE).unlink()
+    (root / "0" / TRACKS_FILE).unlink()
 
 
 def add_an_episode(root: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_store_is_packed_again_when_the_recording_has_changed(toys, notes, cha
     new = open_store(toys, notify=notes)
     assert notes[-1].startswith(f"packed {len(new.episodes)} episodes into")
     described = [
-        (store.frames(range(len(store))).tobytes(), [episode.truth.arrays() for episode in store.episodes])
+        (store.frames(range(len(store))).tobytes(), [episode.tracks.recorded() for episode in store.episodes])
         for store in (old, new)
     ]
     assert str(described[0]) != str(described[1])
@@ -234,8 +234,8 @@ def one_frame(folder: Path) -> str:
 
 
 def damaged_truth(folder: Path) -> str:
-    (folder / TRUTH_FILE).write_bytes(b"PK")
-    return f"{TRUTH_FILE}: cannot be used"
+    (folder / TRACKS_FILE).write_bytes(b"PK")
+    return f"{TRACKS_FILE}: cannot be used"
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_pickled_store_opens_its_file_again(toys):
 
 def test_header_and_extra_arrays_come_back(tmp_path):
     with store_writer(tmp_path / "a.lapa", (2, 3)) as writer:
-        writer.add("x", np.array([0, 1]), Truth(), [np.zeros((2, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8)])
+        writer.add("x", np.array([0, 1]), Tracks(), [np.zeros((2, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8)])
         writer.header, writer.extra = {"kind": "test"}, {"codes": np.arange(4, dtype=np.uint8)}
     store = FrameStore(tmp_path / "a.lapa")
     assert store.header["kind"] == "test"
@@ -308,7 +308,7 @@ def test_a_compressed_block_moves_to_another_store_as_it_is(toys, tmp_path):
     with store_writer(tmp_path / "copy.lapa", source.frame_size) as writer:
         episode = source.episodes[1]
         blocks = (source.block(index) for index in range(episode.start, episode.stop))
-        writer.add(episode.name, episode.numbers, episode.truth, blocks)
+        writer.add(episode.name, episode.numbers, episode.tracks, blocks)
     assert np.array_equal(FrameStore(tmp_path / "copy.lapa").frame(0), source.frame(episode.start))
 
 

@@ -66,12 +66,12 @@ def segment(
     episode: StoredEpisode, number: int, frames: np.ndarray, starts: np.ndarray, codes: np.ndarray, actions: np.ndarray
 ) -> Segment:
     """One segment; ``starts`` (T,) count from the episode's first stored frame."""
-    truth, rows = episode.truth, episode.step_rows(episode.start + starts)
-    rewards, terminated, lives = truth.rewards, truth.terminated, truth.lives
+    tracks, rows = episode.tracks, episode.step_rows(episode.start + starts)
+    rewards, terminated, lives = tracks.rewards, tracks.terminated, tracks.lives
     ends = np.zeros(len(rows), dtype=bool) if terminated is None else terminated[rows]
     cut = np.zeros(len(rows), dtype=bool)
     cut[-1] = not ends[-1]
-    seed = truth.meta.get("seed")
+    seed = tracks.meta.get("seed")
     return Segment(
         name=episode.name if number == 0 else f"{episode.name}~{number}",
         seed=seed if isinstance(seed, int) else None,

@@ -1,4 +1,4 @@
-"""A Gymnasium wrapper that writes what is played as ``<out>/<episode>/<n>.png``, with the truth beside the frames."""
+"""A Gymnasium wrapper that writes what is played as ``<out>/<episode>/<n>.png``, with the tracks beside the frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
-from lapa.data.episodes import TRUTH_FILE, Truth, write_truth
+from lapa.data.episodes import TRACKS_FILE, Tracks, write_tracks
 from lapa.errors import DataError
 from lapa_envs.frames import check_frame_source, last_frame
 from lapa_envs.writer import FrameWriter
@@ -184,13 +184,13 @@ class Recording:
     terminated: list[bool] = dataclasses.field(default_factory=list)
     truncated: list[bool] = dataclasses.field(default_factory=list)
 
-    def truth(self) -> Truth:
+    def tracks(self) -> Tracks:
         """What is known of its whole steps, cut where it has not ended by itself."""
         steps = len(self.actions)
         terminated, truncated = (np.array(array[:steps], dtype=bool) for array in (self.terminated, self.truncated))
         truncated[-1] |= not terminated[-1]
         ram = [row for row in self.ram[: steps + 1] if row is not None]
-        return Truth(
+        return Tracks(
             actions=None if None in self.actions else np.array(self.actions, dtype=np.int64),
             rewards=np.array(self.rewards[:steps], dtype=np.float32),
             terminated=terminated,
@@ -202,7 +202,7 @@ class Recording:
 
 
 class EpisodeWriter:
-    """Writes episodes: frames in the background, the truth beside them at the end.
+    """Writes episodes: frames in the background, the tracks beside them at the end.
 
     Args:
         out: folder to write to; made with the first episode.
@@ -278,8 +278,8 @@ class EpisodeWriter:
             if recording.actions:
                 recording.part.mkdir(parents=True, exist_ok=True)
                 # Of a write that Ctrl-C broke off, an archive may still be open, and would end itself in this one.
-                (recording.part / TRUTH_FILE).unlink(missing_ok=True)
-                write_truth(recording.part / TRUTH_FILE, recording.truth())
+                (recording.part / TRACKS_FILE).unlink(missing_ok=True)
+                write_tracks(recording.part / TRACKS_FILE, recording.tracks())
                 frames.rename(recording.part, self.out, recording.number, len(recording.actions) + 1)
             else:
                 frames.drop(recording.part)

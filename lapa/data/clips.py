@@ -1,4 +1,4 @@
-"""Pairs of consecutive frames: which there are, how episodes are split, how batches are drawn."""
+"""Clips of consecutive frames with their tracks: which there are, and how batches are drawn."""
 
 from __future__ import annotations
 
@@ -11,60 +11,45 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lapa.contracts import Clips, ClipSpec
+from lapa.data.episodes import MADE, PER_STEP, TRACKS
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.splits import evenly_spaced
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.errors import DataError
 
-
-@dataclasses.dataclass(frozen=True)
-class Pairs:
-    """A batch of pairs: ``current`` and ``next`` are (B, C, H, W) uint8, prepared for the model."""
-
-    current: Tensor
-    next: Tensor
-
-    def __len__(self) -> int:
-        return len(self.current)
-
-    def to(self, device: torch.device) -> Pairs:
-        """The same pairs on another device."""
-        return Pairs(self.current.to(device, non_blocking=True), self.next.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Pairs:
-        """The same in page-locked memory, which a GPU can read by itself."""
-        return Pairs(self.current.pin_memory(), self.next.pin_memory())
-
-    def chunk(self, count: int) -> list[Pairs]:
-        """Cut into so many batches of equal size."""
-        parts = zip(self.current.chunk(count), self.next.chunk(count), strict=True)
-        return [Pairs(current, next) for current, next in parts]
+PAIR = ClipSpec(2)
+"""Two consecutive frames and no track."""
 
 
 @dataclasses.dataclass(frozen=True)
-class RawPairs:
-    """A batch of pairs as recorded, each frame once, so that little is moved and the device can prepare it.
+class RawClips:
+    """A batch of clips as recorded, each frame once, so that little is moved and the device can prepare it.
 
     Attributes:
         frames: (U, H, W, 3) uint8 RGB.
-        rows: (2B,) int64, the row in ``frames`` of each current frame, then of each next one.
+        rows: (B, T) int64, the row in ``frames`` of each clip's frames.
+        tracks: as in :class:`lapa.contracts.Clips`.
     """
 
     frames: Tensor
     rows: Tensor
+    tracks: dict[str, Tensor]
 
-    def pin_memory(self) -> RawPairs:
+    def pin_memory(self) -> RawClips:
         """The same in page-locked memory, which a GPU can read by itself."""
-        return RawPairs(self.frames.pin_memory(), self.rows.pin_memory())
+        tracks = {name: track.pin_memory() for name, track in self.tracks.items()}
+        return RawClips(self.frames.pin_memory(), self.rows.pin_memory(), tracks)
 
-    def prepared(self, device: torch.device, format: FrameFormat) -> Pairs:
-        """The pairs as the model wants them, on the device, which does the conversion."""
+    def prepared(self, device: torch.device, format: FrameFormat) -> Clips:
+        """The clips as the model wants them, on the device, which does the conversion."""
         frames = prepare(self.frames.to(device, non_blocking=True), format)
-        return Pairs(*frames[self.rows.to(device, non_blocking=True)].chunk(2))
+        tracks = {name: track.to(device, non_blocking=True) for name, track in self.tracks.items()}
+        return Clips(frames[self.rows.to(device, non_blocking=True)], tracks)
 
 
-class PairDataset(Dataset[Pairs]):
-    """The pairs of some episodes of a store. Index it with a list of pair numbers to get a batch.
+class ClipDataset(Dataset[Clips]):
+    """The clips of some episodes of a store. Index it with a list of clip numbers to get a batch.
 
     Frames are read from the store each time, unless :meth:`keep_on` has put them all on a device.
 
@@ -72,38 +57,71 @@ class PairDataset(Dataset[Pairs]):
         store: the packed frames.
         episodes: which of its episodes.
         format: what the model sees of a frame.
+        spec: how many frames a clip has, and which tracks beside them.
 
     Raises:
-        DataError: there is no pair.
+        DataError: there is no clip, or an episode lacks a track.
     """
 
-    def __init__(self, store: FrameStore, episodes: Sequence[StoredEpisode], format: FrameFormat) -> None:
+    def __init__(
+        self,
+        store: FrameStore,
+        episodes: Sequence[StoredEpisode],
+        format: FrameFormat,
+        spec: ClipSpec = PAIR,
+    ) -> None:
         self.store = store
         self.episodes = list(episodes)
         self.format = format
-        starts = [episode.pair_starts() for episode in self.episodes]
+        self.spec = spec
+        self._steps = np.arange(spec.frames)
+        starts = [episode.clip_starts(spec.frames) for episode in self.episodes]
         self.starts = np.concatenate(starts) if starts else np.empty(0, dtype=np.int64)
         if not len(self.starts):
-            raise DataError("the chosen episodes hold no two consecutive frames; check the numbers in the file names")
+            raise DataError(
+                f"the chosen episodes hold no {spec.frames} consecutive frames; check the numbers in the file names"
+            )
+        for track in spec.tracks:
+            check_track(store, self.episodes, track)
         self._kept: Tensor | None = None
         self._kept_rows = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, index: Any) -> Pairs:
+    def __getitem__(self, index: Any) -> Clips:
         if self._kept is not None:
-            rows = self._kept_rows[torch.from_numpy(np.atleast_1d(np.asarray(index))).to(self._kept.device)]
-            return Pairs(self._kept[rows], self._kept[rows + 1])
+            index = np.atleast_1d(np.asarray(index))
+            rows = self._kept_rows[torch.from_numpy(index).to(self._kept.device)]
+            steps = torch.arange(self.spec.frames, device=rows.device)
+            tracks = {name: track.to(self._kept.device) for name, track in self.tracks(self.starts[index]).items()}
+            return Clips(self._kept[rows[:, None] + steps], tracks)
         return self.read(index).prepared(torch.device("cpu"), self.format)
 
     __getitems__ = __getitem__
 
-    def read(self, index: Any) -> RawPairs:
-        """The batch as it lies in the store. Neighbouring pairs share a frame: each is read once."""
+    def read(self, index: Any) -> RawClips:
+        """The batch as it lies in the store. Clips that overlap share frames: each is read once."""
         starts = self.starts[np.atleast_1d(np.asarray(index))]
-        wanted, rows = np.unique(np.concatenate([starts, starts + 1]), return_inverse=True)
-        return RawPairs(torch.from_numpy(self.store.frames(wanted.tolist())), torch.from_numpy(rows))
+        wanted, rows = np.unique(starts[:, None] + self._steps, return_inverse=True)
+        frames = torch.from_numpy(self.store.frames(wanted.tolist()))
+        return RawClips(frames, torch.from_numpy(rows.reshape(len(starts), -1)), self.tracks(starts))
+
+    def tracks(self, starts: np.ndarray) -> dict[str, Tensor]:
+        """The tracks of the clips that begin at these store indices (B,)."""
+        if not self.spec.tracks:
+            return {}
+        firsts = np.array([episode.start for episode in self.episodes])
+        owners = np.searchsorted(firsts, starts, side="right") - 1
+        found: dict[str, Tensor] = {}
+        for name in self.spec.tracks:
+            steps = self._steps[:-1] if name in PER_STEP else self._steps
+            rows = [
+                self.episodes[owner].tracks[name][self.episodes[owner].step_rows(start) + steps]
+                for owner, start in zip(owners.tolist(), starts.tolist(), strict=True)
+            ]
+            found[name] = torch.from_numpy(np.stack(rows).astype(TRACKS[name]))
+        return found
 
     @property
     def kept_on(self) -> torch.device | None:
@@ -128,19 +146,31 @@ class PairDataset(Dataset[Pairs]):
         self._kept, self._kept_rows = kept, torch.from_numpy(rows[self.starts]).to(device)
 
     def mean_frame(self, sample: int = 2048) -> Tensor:
-        """(C, H, W) float in [0, 1], the mean of at most so many frames at even distances."""
+        """(C, H, W) float in [0, 1], the mean of at most ``sample`` frames at even distances."""
         chosen = evenly_spaced(len(self), sample)
-        parts = [to_float(self[part].current).sum(0) for part in np.array_split(chosen, max(len(chosen) // 64, 1))]
-        return torch.stack(parts).sum(0) / len(chosen)
+        parts = np.array_split(chosen, max(len(chosen) // 64, 1))
+        return torch.stack([to_float(self[part].frames[:, 0]).sum(0) for part in parts]).sum(0) / len(chosen)
 
     def where(self, index: int) -> str:
-        """Where a pair was recorded: ``<episode>/<n>.png``, its first frame."""
+        """Where a clip was recorded: ``<episode>/<n>.png``, its first frame."""
         start = int(self.starts[index])
         episode = next(episode for episode in self.episodes if episode.start <= start < episode.stop)
         return f"{episode.name}/{episode.numbers[start - episode.start]}.png"
 
 
-class PairSampler:
+def check_track(store: FrameStore, episodes: Sequence[StoredEpisode], name: str) -> None:
+    """Checks that all episodes have a track.
+
+    Raises:
+        DataError: one has not.
+    """
+    for episode in episodes:
+        if name not in episode.tracks:
+            remedy = "make a dataset with `lapa extract` and name it as data.root" if name in MADE else "record it"
+            raise DataError(f"{store.path}: episode '{episode.name}' has no track '{name}'; {remedy}")
+
+
+class ClipSampler:
     """Endless batches of pair numbers: each epoch is a fresh seeded shuffle of all pairs, its short rest dropped.
 
     Batch ``n`` depends on the arguments and on ``n`` alone. So a resumed run draws the very next batch, and ranks

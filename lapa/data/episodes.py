@@ -1,8 +1,8 @@
 """Recorded episodes: ``<root>/<episode>/<n>.png`` and, where it is known, ``<root>/<episode>/episode.npz``.
 
-``<n>`` counts frames; order is numeric, and a missing number is a gap that no pair crosses. ``episode.npz``
-holds what the controller and the console knew, all of it optional; of T+1 frames from the first number to
-the last it has
+``<n>`` counts frames; order is numeric, and a missing number is a gap that no clip crosses. ``episode.npz`` holds the
+tracks: what the controller and the console knew, all of it optional. Of T+1 frames from the first number to the last
+it has
 
     actions     (T,) int64      the action taken between frame t and t+1
     rewards     (T,) float32
@@ -11,12 +11,16 @@ the last it has
     lives       (T+1,) int64
     ram         (T+1, bytes) uint8
     meta        () str          JSON: environment id, frameskip, action meanings, policy, seed
+
+Two more tracks are made by models and kept in datasets: ``codes``, a grid for each step, and ``tokens``, a grid for
+each frame.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +29,112 @@ import numpy as np
 from lapa.data.files import DAMAGED_NPZ
 from lapa.errors import DataError
 
-PER_STEP = ("actions", "rewards", "terminated", "truncated")
-PER_FRAME = ("lives", "ram")
-TRUTH_FILE = "episode.npz"
+PER_STEP = ("actions", "rewards", "terminated", "truncated", "codes")
+PER_FRAME = ("lives", "ram", "tokens")
+TRACKS: dict[str, type[np.generic]] = {
+    "actions": np.int64,
+    "rewards": np.float32,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "codes": np.int64,
+    "lives": np.int64,
+    "ram": np.uint8,
+    "tokens": np.int64,
+}
+"""Each track's type in a batch."""
+MADE = ("codes", "tokens")
+"""Tracks that a model makes; all others are recorded."""
+TRACKS_FILE = "episode.npz"
 
 
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """What is known of an episode beside its frames; T steps, T+1 frames.
+class Tracks(Mapping[str, np.ndarray]):
+    """What is known of an episode beside its frames: arrays by name, over T steps or T+1 frames.
+
+    Args:
+        meta: JSON-able facts of the episode.
+        arrays: by the names of :data:`TRACKS`; or functions that read them when they are asked for. None is left out.
+
+    Attributes:
+        num_frames: T+1 by the arrays that are there already; None where there is none.
 
     Raises:
         ValueError: the arrays do not agree on T.
+        TypeError: an unknown name.
     """
 
-    actions: np.ndarray | None = None
-    rewards: np.ndarray | None = None
-    terminated: np.ndarray | None = None
-    truncated: np.ndarray | None = None
-    lives: np.ndarray | None = None
-    ram: np.ndarray | None = None
-    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        lengths = {name: len(array) + 1 for name in PER_STEP if (array := getattr(self, name)) is not None}
-        lengths |= {name: len(array) for name in PER_FRAME if (array := getattr(self, name)) is not None}
+    def __init__(
+        self, *, meta: dict[str, Any] | None = None, **arrays: np.ndarray | Callable[[], np.ndarray] | None
+    ) -> None:
+        if unknown := arrays.keys() - TRACKS.keys():
+            raise TypeError(f"unknown track '{min(unknown)}'; known: {', '.join(TRACKS)}")
+        self.meta = meta or {}
+        self._arrays = {name: arrays[name] for name in TRACKS if arrays.get(name) is not None}
+        lengths = {
+            name: len(array) + (name in PER_STEP)
+            for name, array in self._arrays.items()
+            if isinstance(array, np.ndarray)
+        }
         if len(set(lengths.values())) > 1:
             raise ValueError(f"arrays disagree on the number of frames: {lengths}")
-        object.__setattr__(self, "num_frames", next(iter(lengths.values()), None))
+        self.num_frames = next(iter(lengths.values()), None)
 
-    num_frames: int | None = dataclasses.field(init=False, default=None)
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self._arrays[name]
+        return array() if callable(array) else array  # type: ignore[return-value]
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that are known, by name."""
-        return {name: array for name in (*PER_STEP, *PER_FRAME) if (array := getattr(self, name)) is not None}
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays  # the mixin's would read the array
+
+    @property
+    def actions(self) -> np.ndarray | None:
+        """(T,) int64."""
+        return self.get("actions")
+
+    @property
+    def rewards(self) -> np.ndarray | None:
+        """(T,) float32."""
+        return self.get("rewards")
+
+    @property
+    def terminated(self) -> np.ndarray | None:
+        """(T,) bool."""
+        return self.get("terminated")
+
+    @property
+    def truncated(self) -> np.ndarray | None:
+        """(T,) bool."""
+        return self.get("truncated")
+
+    @property
+    def lives(self) -> np.ndarray | None:
+        """(T+1,) int64."""
+        return self.get("lives")
+
+    @property
+    def ram(self) -> np.ndarray | None:
+        """(T+1, bytes) uint8."""
+        return self.get("ram")
+
+    def recorded(self) -> dict[str, np.ndarray]:
+        """All arrays by name but those that a model made."""
+        return {name: self[name] for name in self if name not in MADE}
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """One recorded episode: its frame files in numeric order, and the truth beside them."""
+    """One recorded episode: its frame files in numeric order, and the tracks beside them."""
 
     name: str
     folder: Path
     numbers: np.ndarray  # (N,) int64, increasing
     paths: tuple[Path, ...]
-    truth: Truth
+    tracks: Tracks
 
 
 def list_episodes(root: Path) -> list[str]:
@@ -86,10 +152,10 @@ def list_episodes(root: Path) -> list[str]:
 
 
 def read_episode(root: Path, name: str) -> Episode:
-    """Lists one episode's frames and reads its truth; pictures stay unread.
+    """Lists one episode's frames and reads its tracks; pictures stay unread.
 
     Raises:
-        DataError: fewer than two frames, two files of one number, or a truth file that is damaged or does not fit.
+        DataError: fewer than two frames, two files of one number, or tracks that are damaged or do not fit.
     """
     folder = root / name
     files: dict[int, Path] = {}
@@ -102,36 +168,36 @@ def read_episode(root: Path, name: str) -> Episode:
             f"{folder}: has {len(numbers)} frame(s) named <number>.png, but a pair needs two; "
             "delete it or record it again"
         )
-    truth = read_truth(folder / TRUTH_FILE)
+    tracks = read_tracks(folder / TRACKS_FILE)
     span = int(numbers[-1] - numbers[0]) + 1
-    if truth.num_frames is not None and truth.num_frames != span:
+    if tracks.num_frames is not None and tracks.num_frames != span:
         raise DataError(
-            f"{folder / TRUTH_FILE}: speaks of {truth.num_frames} frames, but {numbers[0]}.png to {numbers[-1]}.png "
+            f"{folder / TRACKS_FILE}: speaks of {tracks.num_frames} frames, but {numbers[0]}.png to {numbers[-1]}.png "
             f"are {span}; record the episode again or delete this file"
         )
-    return Episode(name, folder, numbers, tuple(files[number] for number in numbers.tolist()), truth)
+    return Episode(name, folder, numbers, tuple(files[number] for number in numbers.tolist()), tracks)
 
 
-def read_truth(path: Path) -> Truth:
-    """The truth stored at ``path``; empty where there is no such file.
+def read_tracks(path: Path) -> Tracks:
+    """The tracks stored at ``path``; empty where there is no such file.
 
     Raises:
         DataError: the file is damaged.
     """
     if not path.exists():
-        return Truth()
+        return Tracks()
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in (*PER_STEP, *PER_FRAME) if name in stored}
+            arrays = {name: stored[name] for name in TRACKS if name in stored and name not in MADE}
             meta = json.loads(str(stored["meta"])) if "meta" in stored else {}
         if not isinstance(meta, dict):
             raise ValueError("meta is no JSON object")
-        return Truth(**arrays, meta=meta)
+        return Tracks(**arrays, meta=meta)
     except DAMAGED_NPZ as error:
         raise DataError(f"{path}: cannot be used ({error}); delete it or record the episode again") from None
 
 
-def write_truth(path: Path, truth: Truth) -> None:
-    """Stores the truth as ``episode.npz``; the counterpart of :func:`read_truth`."""
-    arrays: dict[str, Any] = {**truth.arrays(), "meta": np.array(json.dumps(truth.meta))}
+def write_tracks(path: Path, tracks: Tracks) -> None:
+    """Stores the tracks as ``episode.npz``; the counterpart of :func:`read_tracks`."""
+    arrays: dict[str, Any] = {**tracks.recorded(), "meta": np.array(json.dumps(tracks.meta))}
     np.savez_compressed(path, **arrays)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lapa.data.clips import PairDataset, Pairs, PairSampler, RawPairs
+from lapa.contracts import Clips
+from lapa.data.clips import ClipDataset, ClipSampler, RawClips
 from lapa.distributed import local_world_size
 
 SHARE_OF_MEMORY = 0.4
@@ -31,7 +32,7 @@ class Feed:
         waited: seconds spent waiting for batches so far.
     """
 
-    def __init__(self, dataset: PairDataset, sampler: PairSampler, device: torch.device, num_workers: int) -> None:
+    def __init__(self, dataset: ClipDataset, sampler: ClipSampler, device: torch.device, num_workers: int) -> None:
         self.dataset = dataset
         self.device = device
         self.waited = 0.0
@@ -51,13 +52,13 @@ class Feed:
                 )
             )
 
-    def __iter__(self) -> Iterator[Pairs]:
+    def __iter__(self) -> Iterator[Clips]:
         return self
 
-    def __next__(self) -> Pairs:
+    def __next__(self) -> Clips:
         started = time.perf_counter()
         batch = next(self._batches)
-        if isinstance(batch, RawPairs):
+        if isinstance(batch, RawClips):
             batch = batch.prepared(self.device, self.dataset.format)
         else:
             batch = batch.to(self.device)
@@ -65,17 +66,17 @@ class Feed:
         return batch
 
 
-class UnpreparedBatches(Dataset[RawPairs | Pairs]):
-    """The batches of a :class:`PairDataset` for worker processes, which leave conversion to the device."""
+class UnpreparedBatches(Dataset[RawClips | Clips]):
+    """The batches of a :class:`ClipDataset` for worker processes, which leave conversion to the device."""
 
-    def __init__(self, dataset: PairDataset) -> None:
+    def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: Any) -> RawPairs | Pairs:
+    def __getitem__(self, index: Any) -> RawClips | Clips:
         return self.dataset.read(index) if self.dataset.kept_on is None else self.dataset[index]
 
 
-def place(datasets: list[PairDataset], placement: str, device: torch.device) -> str:
+def place(datasets: list[ClipDataset], placement: str, device: torch.device) -> str:
     """Puts the datasets' frames where ``placement`` says; returns the place: ``device``, ``memory`` or ``disk``.
 
     ``auto`` takes the first of the three that has room.

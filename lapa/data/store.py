@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import zstandard
 
-from lapa.data.episodes import TRUTH_FILE, Truth, list_episodes, read_episode
+from lapa.data.episodes import TRACKS_FILE, Tracks, list_episodes, read_episode
 from lapa.data.files import DAMAGED_NPZ, atomic_file
 from lapa.data.frames import read_png
 from lapa.errors import DataError
@@ -45,32 +45,34 @@ class StoredEpisode:
         name: the folder it was recorded in.
         start: index of its first frame in the store.
         numbers: (N,) int64, the number in each frame's file name.
-        truth: arrays over steps and frames, in recording order from the first number to the last.
+        tracks: arrays over steps and frames, in recording order from the first number to the last.
     """
 
     name: str
     start: int
     numbers: np.ndarray
-    truth: Truth
+    tracks: Tracks
 
     @property
     def stop(self) -> int:
         """One past the index of its last frame."""
         return self.start + len(self.numbers)
 
-    def pair_starts(self) -> np.ndarray:
-        """(P,) int64 store indices of each frame that is followed by the very next one: no pair crosses a gap."""
-        return self.start + np.flatnonzero(np.diff(self.numbers) == 1)
+    def clip_starts(self, frames: int = 2) -> np.ndarray:
+        """(P,) int64 store indices of each frame that begins ``frames`` consecutive ones: no clip crosses a gap."""
+        count = max(len(self.numbers) - frames + 1, 0)
+        whole = self.numbers[frames - 1 :][:count] - self.numbers[:count] == frames - 1
+        return self.start + np.flatnonzero(whole)
 
     def step_rows(self, pair_starts: np.ndarray) -> np.ndarray:
-        """Row in the per-step truth of each pair; ``row`` and ``row + 1`` are its rows in the per-frame truth."""
+        """Row in the per-step tracks of each pair; ``row`` and ``row + 1`` are its rows in the per-frame tracks."""
         return self.numbers[pair_starts - self.start] - self.numbers[0]
 
     def actions(self, pair_starts: np.ndarray) -> np.ndarray:
         """(P,) int64, the true action of each pair, -1 where the recording does not tell."""
-        if self.truth.actions is None:
+        if self.tracks.actions is None:
             return np.full(len(pair_starts), -1, dtype=np.int64)
-        return self.truth.actions[self.step_rows(pair_starts)].astype(np.int64)
+        return self.tracks.actions[self.step_rows(pair_starts)].astype(np.int64)
 
 
 class StoreWriter:
@@ -92,7 +94,7 @@ class StoreWriter:
         self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
         file.write(MAGIC)
 
-    def add(self, name: str, numbers: np.ndarray, truth: Truth, frames: Iterable[np.ndarray | bytes]) -> None:
+    def add(self, name: str, numbers: np.ndarray, tracks: Tracks, frames: Iterable[np.ndarray | bytes]) -> None:
         """Appends one episode; ``frames`` are (H, W, 3) uint8 arrays, or blocks compressed already.
 
         An episode whose frames cannot be read is cut off again before the error goes on.
@@ -109,14 +111,14 @@ class StoreWriter:
             self._file.truncate()
             del self._lengths[start:], self._checksums[start:]
             raise
-        self.episodes.append(StoredEpisode(name, start, numbers, truth))
+        self.episodes.append(StoredEpisode(name, start, numbers, tracks))
 
     def finish(self) -> None:
         """Writes the index."""
-        arrays = {f"{i}/{k}": v for i, e in enumerate(self.episodes) for k, v in e.truth.arrays().items()}
+        arrays = {f"{i}/{k}": v for i, e in enumerate(self.episodes) for k, v in e.tracks.recorded().items()}
         header = {
             "frame_size": self.frame_size,
-            "episodes": [{"name": e.name, "start": e.start, "meta": e.truth.meta} for e in self.episodes],
+            "episodes": [{"name": e.name, "start": e.start, "meta": e.tracks.meta} for e in self.episodes],
             **self.header,
         }
         index = io.BytesIO()
@@ -183,7 +185,7 @@ class FrameStore:
             prefix = f"{i}/"
             known = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
             numbers = arrays["numbers"][starts[i] : starts[i + 1]]
-            self.episodes.append(StoredEpisode(row["name"], row["start"], numbers, Truth(**known, meta=row["meta"])))
+            self.episodes.append(StoredEpisode(row["name"], row["start"], numbers, Tracks(**known, meta=row["meta"])))
         self._decompressor = zstandard.ZstdDecompressor()
 
     def __len__(self) -> int:
@@ -223,14 +225,14 @@ class FrameStore:
 
 
 def fingerprint(root: Path, names: Iterable[str]) -> str:
-    """Changes whenever a frame or truth file under the named episodes is added, removed or rewritten."""
+    """Changes whenever a frame or tracks file under the named episodes is added, removed or rewritten."""
     digest = hashlib.sha256()
     for name in names:
         with os.scandir(root / name) as entries:
             rows = sorted(
                 (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
                 for entry in entries
-                if entry.name.endswith(".png") or entry.name == TRUTH_FILE
+                if entry.name.endswith(".png") or entry.name == TRACKS_FILE
             )
         digest.update(json.dumps([name, rows]).encode())
     return digest.hexdigest()[:16]
@@ -282,7 +284,7 @@ def pack(
             try:
                 episode = read_episode(root, name)
                 frames = (read_frame(frame, frame_size) for frame in episode.paths)
-                writer.add(name, episode.numbers, episode.truth, frames)
+                writer.add(name, episode.numbers, episode.tracks, frames)
             except DataError as error:
                 if strict:
                     raise

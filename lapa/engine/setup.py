@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lapa import distributed
 from lapa.config import Config, TrainingConfig
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore
 from lapa.errors import ConfigError, DataError
@@ -42,7 +42,7 @@ def make_model(config: Config, format: FrameFormat) -> LatentActionModel:
     return LatentActionModel(config.model, format)
 
 
-def make_dataset(store: FrameStore, names: list[str], format: FrameFormat) -> PairDataset:
+def make_dataset(store: FrameStore, names: list[str], format: FrameFormat) -> ClipDataset:
     """The pairs of the named episodes.
 
     Raises:
@@ -52,7 +52,7 @@ def make_dataset(store: FrameStore, names: list[str], format: FrameFormat) -> Pa
     if missing:
         raise DataError(f"{store.path}: episode '{min(missing)}' of the run is missing; restore it, or start a new run")
     chosen = set(names)
-    return PairDataset(store, [episode for episode in store.episodes if episode.name in chosen], format)
+    return ClipDataset(store, [episode for episode in store.episodes if episode.name in chosen], format)
 
 
 def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Optimizer:

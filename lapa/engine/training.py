@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from lapa import distributed
 from lapa.config import Config, TrainingConfig
-from lapa.data.clips import Pairs, PairSampler
+from lapa.contracts import Clips
+from lapa.data.clips import ClipSampler
 from lapa.data.feed import Feed, place
 from lapa.data.files import atomic_file
 from lapa.data.frames import FrameFormat, to_float
@@ -140,7 +141,7 @@ class Run:
         if len(val_set) < distributed.world_size():
             raise DataError(f"{len(val_set)} validation pair(s) for {distributed.world_size()} processes; record more")
         self.step = resumed["step"] if resumed else 0
-        sampler = PairSampler(
+        sampler = ClipSampler(
             len(train_set),
             options.batch_size,
             options.seed,
@@ -248,7 +249,7 @@ class Run:
                         self.leave(stop.received or signal.SIGTERM)  # another rank's, if not this one's
         return self.summary()
 
-    def accumulate_gradients(self, batch: Pairs, progress: float) -> StepResult:
+    def accumulate_gradients(self, batch: Clips, progress: float) -> StepResult:
         """Forward and backward over the micro-batches of one step."""
         options, loss_options = self.config.training, self.config.loss
         result = StepResult(self.model.quantizer)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lapa import distributed
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.frames import to_float
 from lapa.data.splits import evenly_spaced
 from lapa.device import autocast
@@ -38,7 +38,7 @@ class Validator:
     """
 
     model: LatentActionModel
-    dataset: PairDataset
+    dataset: ClipDataset
     max_pairs: int
     batch_size: int
     precision: str

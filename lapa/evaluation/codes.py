@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.frames import to_float
 from lapa.data.splits import evenly_spaced
 from lapa.data.store import FrameStore, StoredEpisode
@@ -115,7 +115,7 @@ def judge_codes(
     fitted = fitting_pairs(store, learnt, drawn.pairs)
     fitted_codes = label_all(model, fitted, batch_size) if fitted else None
     events, seen = None, None
-    if all(is_breakout(episode.truth, store.frame_size) for episode in episodes):
+    if all(is_breakout(episode.tracks, store.frame_size) for episode in episodes):
         notify("finding events")
         happens = np.concatenate([episode_events(store, episode) for episode in episodes])
         judged = associate(told_apart, happens, number)
@@ -130,7 +130,7 @@ def judge_codes(
     probe, names, fitted_actions = None, [], None
     if fitted is None or fitted_codes is None:
         left_out.append("actions: the recording has none of the training episodes, on which probes are fitted")
-    elif any(episode.truth.actions is None for episode in (*fitted.episodes, *episodes)):
+    elif any(episode.tracks.actions is None for episode in (*fitted.episodes, *episodes)):
         left_out.append("actions: the recording does not tell the true actions")
     else:
         notify("fitting the probes of the action")
@@ -169,22 +169,22 @@ def distinct(model: LatentActionModel, codes: np.ndarray) -> np.ndarray:
     return told_apart
 
 
-def fitting_pairs(store: FrameStore, learnt: Sequence[StoredEpisode], like: PairDataset) -> PairDataset | None:
+def fitting_pairs(store: FrameStore, learnt: Sequence[StoredEpisode], like: ClipDataset) -> ClipDataset | None:
     """The pairs of training episodes until there are enough; None if there are no such episodes."""
     chosen, count = [], 0
     for episode in learnt:
         if count < FIT_PAIRS:
             chosen.append(episode)
-            count += len(episode.pair_starts())
+            count += len(episode.clip_starts())
     if not chosen:
         return None
-    pairs = PairDataset(store, chosen, like.format)
+    pairs = ClipDataset(store, chosen, like.format)
     if pairs.frame_bytes < KEPT_BYTES:
         pairs.keep_on(torch.device("cpu"))
     return pairs
 
 
-def label_all(model: LatentActionModel, pairs: PairDataset, batch_size: int) -> np.ndarray:
+def label_all(model: LatentActionModel, pairs: ClipDataset, batch_size: int) -> np.ndarray:
     """(P, h, w) codes of all pairs."""
     labeller = Labeller(model)
     parts = []
@@ -207,7 +207,7 @@ def code_vectors(model: LatentActionModel, num_codes: int) -> np.ndarray:
     return latent.flatten(1).float().cpu().numpy()
 
 
-def place_centres(model: LatentActionModel, pairs: PairDataset) -> np.ndarray | None:
+def place_centres(model: LatentActionModel, pairs: ClipDataset) -> np.ndarray | None:
     """(h, w, 2), the pixel (x, y) about which each place of the grid looks; None for pooled tokens, which see all.
 
     Measured, since encoders are strangers: the centre of mass of the gradient of the place's latent.
@@ -215,7 +215,8 @@ def place_centres(model: LatentActionModel, pairs: PairDataset) -> np.ndarray | 
     if model.pool is not None:
         return None
     device = next(model.parameters()).device
-    frames = [to_float(frame).to(device).requires_grad_() for frame in dataclasses.astuple(pairs[[0]])]
+    clips = pairs[[0]]
+    frames = [to_float(frame).to(device).requires_grad_() for frame in (clips.current, clips.next)]
     latent = model.encode(*frames)
     height, width = model.grid
     centres = np.zeros((height, width, 2))
@@ -232,17 +233,17 @@ def place_centres(model: LatentActionModel, pairs: PairDataset) -> np.ndarray | 
     return centres
 
 
-def probe_data(pairs: PairDataset, codes: np.ndarray, lag: int) -> ProbeData:
+def probe_data(pairs: ClipDataset, codes: np.ndarray, lag: int) -> ProbeData:
     """Codes, the actions taken ``lag`` steps before, and what can be known without codes."""
     actions, states, before, keep = [], [], [], []
     for episode in pairs.episodes:
-        assert episode.truth.actions is not None
-        rows = episode.step_rows(episode.pair_starts())
-        known = (rows >= lag) & (rows - lag < len(episode.truth.actions))
-        taken = episode.truth.actions[np.where(known, rows - lag, 0)].astype(np.int64)
-        if is_breakout(episode.truth, pairs.store.frame_size):
-            taken = action_classes(taken, episode.truth.meta["action_meanings"])
-            if episode.truth.ram is not None:
+        assert episode.tracks.actions is not None
+        rows = episode.step_rows(episode.clip_starts())
+        known = (rows >= lag) & (rows - lag < len(episode.tracks.actions))
+        taken = episode.tracks.actions[np.where(known, rows - lag, 0)].astype(np.int64)
+        if is_breakout(episode.tracks, pairs.store.frame_size):
+            taken = action_classes(taken, episode.tracks.meta["action_meanings"])
+            if episode.tracks.ram is not None:
                 first, second = (screen_state(memory) for memory in rams(episode))
                 states.append(np.stack([first.paddle, second.paddle, second.paddle - first.paddle], axis=1))
                 before.append(np.column_stack([first.paddle, first.ball, first.ball_away]))
@@ -259,7 +260,7 @@ def probe_data(pairs: PairDataset, codes: np.ndarray, lag: int) -> ProbeData:
     )
 
 
-def small_frames(pairs: PairDataset) -> np.ndarray:
+def small_frames(pairs: ClipDataset) -> np.ndarray:
     """(P, O) float, each current frame made small."""
     height, width = pairs.format.size
     scale = max(height, width) / OBSERVATION_SIZE
@@ -273,9 +274,9 @@ def small_frames(pairs: PairDataset) -> np.ndarray:
 
 def action_name(label: int, episodes: Sequence[StoredEpisode], frame_size: tuple[int, int]) -> str:
     """What a probe's class is called."""
-    if all(is_breakout(episode.truth, frame_size) for episode in episodes):
+    if all(is_breakout(episode.tracks, frame_size) for episode in episodes):
         return ACTION_CLASSES[label]
-    meanings = episodes[0].truth.meta.get("action_meanings", [])
+    meanings = episodes[0].tracks.meta.get("action_meanings", [])
     return str(meanings[label]) if label < len(meanings) else str(label)
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lapa.config import config_to_dict
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.files import atomic_file, write_text
 from lapa.data.frames import to_float
 from lapa.data.splits import evenly_spaced
@@ -311,7 +311,7 @@ def pictures(runs: Sequence[JudgedRun], store: FrameStore, split: str) -> np.nda
     for run in runs:
         model = run.checkpoint.model
         episodes = split_of(run.checkpoint, store).get(split) or store.episodes
-        pairs = PairDataset(store, episodes, model.format)
+        pairs = ClipDataset(store, episodes, model.format)
         chosen = evenly_spaced(len(pairs), NUM_EXAMPLES + 2)[1:-1]
         batch = pairs[chosen]
         current, following = to_float(batch.current), to_float(batch.next)

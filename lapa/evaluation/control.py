@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.frames import to_float
 from lapa.data.splits import evenly_spaced
 from lapa.metrics.pixels import psnr_db, squared_errors
@@ -31,7 +31,7 @@ KINDS = ("true", "shuffled", "random")
 
 
 def controllability(
-    model: LatentActionModel, pairs: PairDataset, codes: np.ndarray, *, num_decodes: int = 512, seed: int = 0
+    model: LatentActionModel, pairs: ClipDataset, codes: np.ndarray, *, num_decodes: int = 512, seed: int = 0
 ) -> dict[str, float]:
     """PSNR lost when the codes are not the true ones, Genie's delta-PSNR (Bruce et al. 2024, section 3).
 
@@ -119,7 +119,7 @@ class Counterfactual:
 
 @torch.inference_mode()
 def counterfactual(
-    model: LatentActionModel, pairs: PairDataset, row: int, codes: np.ndarray, tried: list[int], counts: np.ndarray
+    model: LatentActionModel, pairs: ClipDataset, row: int, codes: np.ndarray, tried: list[int], counts: np.ndarray
 ) -> Counterfactual:
     """Puts each of some codes at one place of the grid, the other places kept.
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.data.clips import PairDataset, Pairs
+from lapa.contracts import Clips
+from lapa.data.clips import ClipDataset
 from lapa.data.frames import to_float
 from lapa.data.store import StoredEpisode
 from lapa.inference.labelling import Labeller
@@ -33,7 +34,7 @@ class Drawn:
         seconds: that labelling and drawing took.
     """
 
-    pairs: PairDataset
+    pairs: ClipDataset
     codes: np.ndarray | None
     predictions: np.ndarray
     errors: dict[str, PairErrors]
@@ -43,7 +44,7 @@ class Drawn:
 @torch.inference_mode()
 def draw(
     model: LatentActionModel,
-    pairs: PairDataset,
+    pairs: ClipDataset,
     mean_frame: Tensor,
     batch_size: int,
     rows: np.ndarray | None = None,
@@ -82,7 +83,7 @@ def draw(
     )
 
 
-def batches(pairs: PairDataset, batch_size: int, rows: np.ndarray) -> Iterator[tuple[Pairs, np.ndarray]]:
+def batches(pairs: ClipDataset, batch_size: int, rows: np.ndarray) -> Iterator[tuple[Clips, np.ndarray]]:
     """The pairs of the rows in order, and these rows, batch by batch."""
     for first in range(0, len(rows), batch_size):
         chosen = rows[first : first + batch_size]
@@ -99,7 +100,7 @@ def reconstruction_metrics(errors: dict[str, PairErrors], rows: Any = slice(None
 
 def figures_by_episode(drawn: Drawn, episodes: Sequence[StoredEpisode]) -> dict[str, dict[str, float]]:
     """Reconstruction figures of each episode that has a pair."""
-    counts = [len(episode.pair_starts()) for episode in episodes]
+    counts = [len(episode.clip_starts()) for episode in episodes]
     rows = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
     return {
         episode.name: reconstruction_metrics(drawn.errors, mine)

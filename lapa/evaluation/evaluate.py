@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.splits import SPLITS, evenly_spaced
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.engine.checkpoint import Checkpoint, check_format
@@ -82,25 +82,25 @@ def evaluate(
     episodes, learnt = parts.get(split, []), parts.get("train", [])
     if not episodes:
         raise DataError(f"{store.path}: holds no episode of the split '{split}' of {checkpoint.path}")
-    pairs = PairDataset(store, episodes, format)
+    pairs = ClipDataset(store, episodes, format)
     pairs.keep_on(torch.device("cpu"))
-    mean_frame = (PairDataset(store, learnt, format) if learnt else pairs).mean_frame()
+    mean_frame = (ClipDataset(store, learnt, format) if learnt else pairs).mean_frame()
     drawn = draw(model, pairs, mean_frame, batch_size)
 
     left_out: list[str] = []
     by_episode = figures_by_episode(drawn, episodes)
     splits = {split: reconstruction_metrics(drawn.errors)}
     for name in parts.keys() - {split}:
-        beside = PairDataset(store, parts[name], format)
+        beside = ClipDataset(store, parts[name], format)
         rows = evenly_spaced(len(beside), ELSEWHERE_PAIRS)
         splits[name] = reconstruction_metrics(draw(model, beside, mean_frame, batch_size, rows).errors)
     metrics = {
         "speed/pairs_per_second": len(pairs) / drawn.seconds,
         **named("recon", splits[split] | spread(by_episode)),
     }
-    if not all(is_breakout(episode.truth, store.frame_size) for episode in episodes):
+    if not all(is_breakout(episode.tracks, store.frame_size) for episode in episodes):
         left_out.append("ball, paddle, bricks and digits: the recording is not Breakout at full size")
-    elif any(episode.truth.ram is None for episode in episodes):
+    elif any(episode.tracks.ram is None for episode in episodes):
         left_out.append("ball, paddle, bricks and digits: the recording does not tell the console's memory")
     elif format.downsample > MAX_DOWNSAMPLE:
         left_out.append(f"ball, paddle, bricks and digits: too small after {format.downsample}-fold downsampling")

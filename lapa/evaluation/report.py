@@ -174,7 +174,7 @@ def extremes(drawn: Drawn) -> np.ndarray:
 
 def movie_frames(drawn: Drawn) -> list[np.ndarray]:
     """Real, predicted and difference, step by step, from the first judged episode."""
-    count = min(MOVIE_STEPS, len(drawn.pairs.episodes[0].pair_starts()) or len(drawn.pairs))
+    count = min(MOVIE_STEPS, len(drawn.pairs.episodes[0].clip_starts()) or len(drawn.pairs))
     return [
         sheet(
             [[to_rgb(e.next), to_rgb(e.prediction), difference_image(e.prediction, e.next)]],

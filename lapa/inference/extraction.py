@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from lapa import distributed
 from lapa.config import config_to_dict
-from lapa.data.clips import PairDataset
+from lapa.data.clips import ClipDataset
 from lapa.data.store import FrameStore, store_writer
 from lapa.engine.checkpoint import Checkpoint, check_format
 from lapa.errors import DataError
@@ -82,7 +82,7 @@ def extract(
     num_codes = checkpoint.model.quantizer.num_codes
     assert num_codes is not None
     started = time.monotonic()
-    pairs = PairDataset(store, store.episodes, format)
+    pairs = ClipDataset(store, store.episodes, format)
     share = np.array_split(np.arange(len(pairs)), distributed.world_size())[distributed.rank()]
     with progress_bar(total=len(share), desc="extract", unit="pair") as bar:
         labelled = [np.empty((0, *checkpoint.model.code_grid), dtype=np.int64)]
@@ -105,11 +105,11 @@ def write_dataset(
     with store_writer(out, store.frame_size) as writer:
         for episode in store.episodes:
             blocks = (store.block(i) for i in range(episode.start, episode.stop))
-            writer.add(episode.name, episode.numbers, episode.truth, blocks)
+            writer.add(episode.name, episode.numbers, episode.tracks, blocks)
         writer.extra = {
             "codes": codes,
             "pair_starts": pair_starts,
-            "actions": np.concatenate([episode.actions(episode.pair_starts()) for episode in store.episodes]),
+            "actions": np.concatenate([episode.actions(episode.clip_starts()) for episode in store.episodes]),
         }
         writer.header = {
             "kind": KIND,
@@ -122,7 +122,7 @@ def write_dataset(
 
 
 def label_pairs(
-    labeller: Labeller, pairs: PairDataset, batch_size: int = 64, which: np.ndarray | None = None
+    labeller: Labeller, pairs: ClipDataset, batch_size: int = 64, which: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
     """Codes of the pairs ``which``, or of all, in order and in batches (B, h, w) int64."""
     which = np.arange(len(pairs)) if which is None else which

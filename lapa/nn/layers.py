@@ -30,24 +30,36 @@ def check_widths(channels: Sequence[int]) -> None:
         raise ValueError(f"channels: needs at least one width, all positive, not {list(channels)}")
 
 
-class PairInput(nn.Module):
-    """What an encoder sees of a pair: both ``frames``, stacked on channels, or their ``difference`` alone.
+class FrameInput(nn.Module):
+    """What an encoder sees of its frames: all, stacked on channels, or the ``difference`` of each to the one before.
 
     From the difference, codes can tell what moved, but hardly what stands still: they need not spend themselves on it.
 
     Args:
         sees: ``frames`` or ``difference``.
         channels: C of one frame.
+        frames: how many there are.
+
+    Attributes:
+        channels: of what comes out.
+
+    Raises:
+        ValueError: there is one frame, and its difference is asked for.
     """
 
-    def __init__(self, sees: str, channels: int) -> None:
+    def __init__(self, sees: str, channels: int, frames: int = 2) -> None:
         super().__init__()
         self.sees = sees
-        self.channels = 2 * channels if sees == "frames" else channels
+        seen = frames if sees == "frames" else frames - 1
+        if not seen:
+            raise ValueError("sees: one frame has no difference; take frames")
+        self.channels = channels * seen
 
-    def forward(self, current: Tensor, next: Tensor) -> Tensor:
-        """(B, C, H, W) twice -> (B, self.channels, H, W)."""
-        return torch.cat([current, next], dim=1) if self.sees == "frames" else next - current
+    def forward(self, *frames: Tensor) -> Tensor:
+        """(B, C, H, W) each -> (B, self.channels, H, W)."""
+        if self.sees == "frames":
+            return torch.cat(frames, dim=1)
+        return torch.cat([after - before for before, after in itertools.pairwise(frames)], dim=1)
 
 
 def fold_batch_norm(module: nn.Module) -> None:

@@ -1,10 +1,11 @@
-"""Both frames through one network, and the difference of what it finds."""
+"""Each frame through one network, and the differences of what it finds."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 
+import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
@@ -26,15 +27,19 @@ class DifferenceEncoder(Encoder):
         def __post_init__(self) -> None:
             check_widths(self.channels)
 
-    def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
+    def __init__(self, config: Config, *, channels: int, latent_dim: int, frames: int = 2) -> None:
         super().__init__()
+        if frames < 2:
+            raise ValueError("one frame has no difference; take another encoder")
         widths = (channels, *config.channels)
         self.depth = len(config.channels)
         self.frame = nn.Sequential(*(down_block(a, b) for a, b in itertools.pairwise(widths)))
-        self.project = nn.Conv2d(widths[-1], latent_dim, 1)
+        self.project = nn.Conv2d((frames - 1) * widths[-1], latent_dim, 1)
 
     def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         return halved(frame_size, self.depth)
 
-    def forward(self, current: Tensor, next: Tensor) -> Tensor:
-        return self.project(self.frame(next) - self.frame(current))  # (B, C, H, W) twice -> (B, D, h, w)
+    def forward(self, *frames: Tensor) -> Tensor:
+        latest, *earlier = (self.frame(frame) for frame in reversed(frames))
+        changes = [after - before for after, before in itertools.pairwise([latest, *earlier])]
+        return self.project(torch.cat(changes[::-1], dim=1))  # -> (B, D, h, w)

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
-from lapa.nn.layers import PairInput, check_widths, halved
+from lapa.nn.layers import FrameInput, check_widths, halved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class HalvingConfig:
 
     Attributes:
         channels: the width after each halving.
-        sees: both ``frames``, or their ``difference`` alone.
+        sees: the ``frames``, or the ``difference`` of each to the one before.
     """
 
     channels: tuple[int, ...]
@@ -31,13 +31,13 @@ class HalvingConfig:
 
 
 class HalvingEncoder(Encoder):
-    """Two frames stacked on channels, or their difference; stages that halve them; 1x1 to the latent width."""
+    """Frames stacked on channels, or their differences; stages that halve them; 1x1 to the latent width."""
 
-    def __init__(self, config: HalvingConfig, *, channels: int, latent_dim: int) -> None:
+    def __init__(self, config: HalvingConfig, *, channels: int, latent_dim: int, frames: int = 2) -> None:
         super().__init__()
         self.options = config
-        self.pair = PairInput(config.sees, channels)
-        widths = (self.pair.channels, *config.channels)
+        self.input = FrameInput(config.sees, channels, frames)
+        widths = (self.input.channels, *config.channels)
         stages = (self.stage(before, after) for before, after in itertools.pairwise(widths))
         self.layers = nn.Sequential(*itertools.chain(*stages), *self.last(), nn.Conv2d(widths[-1], latent_dim, 1))
 
@@ -52,5 +52,5 @@ class HalvingEncoder(Encoder):
     def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         return halved(frame_size, len(self.options.channels))
 
-    def forward(self, current: Tensor, next: Tensor) -> Tensor:
-        return self.layers(self.pair(current, next))  # (B, 2C or C, H, W) -> (B, D, h, w)
+    def forward(self, *frames: Tensor) -> Tensor:
+        return self.layers(self.input(*frames))  # (B, input.channels, H, W) -> (B, D, h, w)

@@ -1,4 +1,4 @@
-"""A vision transformer on patches of both frames."""
+"""A vision transformer on patches of the frames."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa.contracts import Encoder
-from lapa.nn.layers import PairInput, sine_positions
+from lapa.nn.layers import FrameInput, sine_positions
 
 
 class PatchEncoder(Encoder):
-    """Patches of the pair become tokens, which attend to each other (Dosovitskiy et al. 2021, section 3.1).
+    """Patches become tokens, which attend to each other (Dosovitskiy et al. 2021, section 3.1).
 
     Frames are filled up with zeros to whole patches; positions are sines, so that any frame size will do.
     """
@@ -27,7 +27,7 @@ class PatchEncoder(Encoder):
             width: of the tokens, a multiple of 4 and of ``num_heads``.
             num_layers: transformer layers.
             num_heads: attention heads.
-            sees: both ``frames``, or their ``difference`` alone.
+            sees: the ``frames``, or the ``difference`` of each to the one before.
         """
 
         patch: int = 32
@@ -42,11 +42,11 @@ class PatchEncoder(Encoder):
             if self.width % 4 or self.width % self.num_heads:
                 raise ValueError(f"width: {self.width} is no multiple of 4 and of num_heads={self.num_heads}")
 
-    def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
+    def __init__(self, config: Config, *, channels: int, latent_dim: int, frames: int = 2) -> None:
         super().__init__()
         self.patch = config.patch
-        self.pair = PairInput(config.sees, channels)
-        self.embed = nn.Conv2d(self.pair.channels, config.width, config.patch, stride=config.patch)
+        self.input = FrameInput(config.sees, channels, frames)
+        self.embed = nn.Conv2d(self.input.channels, config.width, config.patch, stride=config.patch)
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.num_heads,
@@ -63,10 +63,10 @@ class PatchEncoder(Encoder):
         height, width = frame_size
         return -(-height // self.patch), -(-width // self.patch)
 
-    def forward(self, current: Tensor, next: Tensor) -> Tensor:
-        pair = self.pair(current, next)
-        missing = [-size % self.patch for size in pair.shape[-2:]]
-        tokens = self.embed(F.pad(pair, (0, missing[1], 0, missing[0])))  # (B, width, h, w)
+    def forward(self, *frames: Tensor) -> Tensor:
+        seen = self.input(*frames)
+        missing = [-size % self.patch for size in seen.shape[-2:]]
+        tokens = self.embed(F.pad(seen, (0, missing[1], 0, missing[0])))  # (B, width, h, w)
         tokens = tokens + sine_positions(tokens)
         mixed = self.layers(tokens.flatten(2).transpose(1, 2))  # (B, h*w, width)
         return self.project(mixed.transpose(1, 2).unflatten(2, tokens.shape[-2:]))

@@ -31,9 +31,9 @@ class ResidualEncoder(HalvingEncoder):
             if self.num_blocks < 0:
                 raise ValueError("num_blocks: must not be negative")
 
-    def __init__(self, config: Config, *, channels: int, latent_dim: int) -> None:
+    def __init__(self, config: Config, *, channels: int, latent_dim: int, frames: int = 2) -> None:
         self.num_blocks = config.num_blocks
-        super().__init__(config, channels=channels, latent_dim=latent_dim)
+        super().__init__(config, channels=channels, latent_dim=latent_dim, frames=frames)
 
     def stage(self, before: int, after: int) -> Iterable[nn.Module]:
         yield down_block(before, after)

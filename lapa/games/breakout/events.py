@@ -46,7 +46,7 @@ def episode_events(store: FrameStore, episode: StoredEpisode) -> np.ndarray:
     names = ScreenState.__dataclass_fields__
     screens = ScreenState(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
     events = find_events(screens, episode.numbers)
-    return events[episode.pair_starts() - episode.start]
+    return events[episode.clip_starts() - episode.start]
 
 
 def find_events(screens: ScreenState, numbers: np.ndarray) -> np.ndarray:

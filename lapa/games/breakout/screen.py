@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from lapa.data.episodes import Truth
+from lapa.data.episodes import Tracks
 from lapa.data.frames import LUMA
 from lapa.data.store import StoredEpisode
 
@@ -60,7 +60,7 @@ _BRICK_BITS = (
 )
 
 
-def is_breakout(truth: Truth, frame_size: tuple[int, int]) -> bool:
+def is_breakout(truth: Tracks, frame_size: tuple[int, int]) -> bool:
     """Whether an episode says that it was recorded from Breakout, at full size."""
     return "Breakout" in str(truth.meta.get("env_id")) and frame_size == FRAME_SIZE
 
@@ -123,6 +123,6 @@ def screen_state(ram: np.ndarray) -> ScreenState:
 
 def rams(episode: StoredEpisode) -> tuple[np.ndarray, np.ndarray]:
     """The console's memory at the first and at the second frame of each pair, (P, bytes) uint8 each."""
-    assert episode.truth.ram is not None
-    rows = episode.step_rows(episode.pair_starts())
-    return episode.truth.ram[rows], episode.truth.ram[rows + 1]
+    assert episode.tracks.ram is not None
+    rows = episode.step_rows(episode.clip_starts())
+    return episode.tracks.ram[rows], episode.tracks.ram[rows + 1]
