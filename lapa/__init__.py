@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lapa.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from lapa.config import Config, load_config
     from lapa.contracts import Conditioner, Encoder, Quantized, Quantizer
@@ -52,7 +54,6 @@ __all__ = [
     "load_model",
     "train",
 ]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

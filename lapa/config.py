@@ -7,28 +7,36 @@ the frame size, are no options: they are measured on the recording.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lapa import registry
 from lapa.errors import ConfigError, RegistryError
-from lapa.sections import merge, plugin_config, to_object
-from lapa.systems.latent_action.config import LossConfig, ModelConfig
+from lapa.presets import presets as presets
+from lapa.presets import read_preset
+from lapa.sections import merge, plugin_config, read_yaml, require, to_object
 
 DEFAULT_PRESET = "breakout"
+DEFAULT_SYSTEM = "latent_action"
 PLUGIN_SECTIONS: dict[str, registry.Registry[Any]] = {
     "encoder": registry.encoders,
     "quantizer": registry.quantizers,
     "conditioner": registry.conditioners,
 }
+"""Keys of a section ``model`` that name a plugin, where the system has them."""
+EVERY = (
+    "reseed_every",
+    "log_every",
+    "validate_every",
+    "usage_every",
+    "examples_every",
+    "checkpoint_every",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +44,7 @@ class DataConfig:
     """Which recordings, and what the model sees of them.
 
     Attributes:
-        root: folder of recorded episodes, or a packed store by itself.
+        root: folder of recorded episodes, a packed store, or a folder of packed stores; or a list of these.
         store: file of the packed store; by default inside ``root``.
         color: ``grey`` (ITU-R 601 luma) or ``rgb``.
         downsample: k x k pixels become one.
@@ -46,13 +54,22 @@ class DataConfig:
         split_seed: seed of the deal.
     """
 
-    root: str = "bulk_videos"
+    root: Any = "bulk_videos"
     store: str | None = None
     color: Literal["grey", "rgb"] = "grey"
     downsample: int = 1
     placement: Literal["auto", "device", "memory", "disk"] = "auto"
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        roots = [self.root] if isinstance(self.root, str) else self.root
+        require(isinstance(roots, (list, tuple)) and bool(roots), "root", "must be a path, or a list of paths")
+        require(all(isinstance(root, str) for root in roots), "root", "must be a path, or a list of paths")
+        require(self.downsample >= 1, "downsample", f"must be at least 1, not {self.downsample}")
+        even = min(self.split) > 0 and abs(sum(self.split) - 1) < 1e-6
+        require(even, "split", f"must be three positive shares that sum to 1, not {list(self.split)}")
+        require(self.split_seed >= 0, "split_seed", f"must not be negative, as {self.split_seed} is")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +136,23 @@ class TrainingConfig:
     num_workers: int = 2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "validate_pairs", "keep_last", "max_non_finite", "collapse_steps", *EVERY):
+            require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
+        for name in ("seed", "num_workers", "final_learning_rate"):
+            require(getattr(self, name) >= 0, name, f"must not be negative, as {getattr(self, name)} is")
+        for name in ("clip_norm", "learning_rate"):
+            require(getattr(self, name) > 0, name, f"must be positive, not {getattr(self, name)}")
+        require(self.batch_size >= 2, "batch_size", f"must be at least 2 (batch norm), not {self.batch_size}")
+        limited = self.max_minutes is None or self.max_minutes > 0
+        require(limited, "max_minutes", f"must be positive, or null for no limit, not {self.max_minutes}")
+        require(0 <= self.reseed_until <= 1, "reseed_until", f"must be a share in [0, 1], not {self.reseed_until}")
+        for name in ("warmup", "collapse_share"):
+            require(0 <= getattr(self, name) < 1, name, f"must be a share in [0, 1), not {getattr(self, name)}")
+        parts = self.accumulate
+        even = parts >= 1 and self.batch_size % parts == 0 and self.batch_size // parts >= 2
+        require(even, "accumulate", f"must divide batch_size into parts of 2 or more (batch norm), as {parts} does not")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrackingConfig:
@@ -139,40 +173,60 @@ class TrackingConfig:
     init_timeout: float = 15.0
     tensorboard: bool = False
 
+    def __post_init__(self) -> None:
+        require(self.init_timeout > 0, "init_timeout", f"must be positive, not {self.init_timeout}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All of a run's configuration."""
+    """All of a run's configuration.
 
+    Attributes:
+        system: name of the model family; ``lapa plugins`` lists them.
+        data: which recordings, and what the model sees of them.
+        model: the parts of the model; an instance of the system's ``Config``.
+        loss: weights of the loss terms; an instance of the system's ``Loss``.
+        training: how long, how fast, and what is kept.
+        tracking: where metrics go beside ``metrics.jsonl``.
+    """
+
+    system: str = DEFAULT_SYSTEM
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    model: Any = dataclasses.field(default_factory=lambda: registry.systems.get(DEFAULT_SYSTEM).Config())
+    loss: Any = dataclasses.field(default_factory=lambda: registry.systems.get(DEFAULT_SYSTEM).Loss())
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
 
 
-def presets() -> list[str]:
-    """Names of the presets that come with the package."""
-    folder = resources.files("lapa") / "presets"
-    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
+def sections(system: str) -> dict[str, type[Any]]:
+    """The dataclass of each section of a system's configuration.
+
+    Raises:
+        RegistryError: there is no such system, or it is unusable.
+    """
+    family = registry.systems.get(system)
+    return {
+        "data": DataConfig,
+        "model": family.Config,
+        "loss": family.Loss,
+        "training": TrainingConfig,
+        "tracking": TrackingConfig,
+    }
 
 
 def load_config(preset: str | None = None, file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """The defaults, then the preset, then the file, then the dotted overrides; checked all the way down.
+    """The system's defaults, then the preset, then the file, then the dotted overrides; checked all the way down.
 
     Args:
-        preset: one of :func:`presets`; :data:`DEFAULT_PRESET` if None.
+        preset: one of :func:`presets`. If None: the file's ``base``; else :data:`DEFAULT_PRESET`, unless file or
+            overrides name another system than its own.
         file: a YAML file that says what differs from the preset.
         overrides: ``dotted.key=value``, in order.
 
     Raises:
-        ConfigError: an unknown key, preset or option, a wrong type, or an impossible value.
+        ConfigError: an unknown key, preset, system or option, a wrong type, or an impossible value.
     """
-    preset = preset or DEFAULT_PRESET
-    if preset not in presets():
-        raise ConfigError(f"unknown preset '{preset}'; known: {', '.join(presets())}")
-    merged = merge(OmegaConf.structured(Config), _read_yaml(resources.files("lapa") / "presets" / f"{preset}.yaml"))
-    given = [(f"{file}: ", "", _read_yaml(file))] if file is not None else []
+    given = [(f"{file}: ", "", read_yaml(file))] if file is not None else []
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not (key and equals):
@@ -181,6 +235,14 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
             given.append(("", key, OmegaConf.from_dotlist([override])))
         except (YAMLError, OmegaConfBaseException):
             raise ConfigError(f"{key}: the value in '{override}' is not valid YAML; quote it") from None
+    base = given[0][2].pop("base", None) if file is not None else None
+    if base and preset:
+        raise ConfigError(f"{file}: base: is '{base}', and the preset '{preset}' is named too; leave one out")
+    asked = [str(changes["system"]) for _, _, changes in given if "system" in changes]
+    system, below = preset_of(preset or base, asked[-1] if asked else None)
+    merged = schema(system)
+    for values in below:
+        merged = merge(merged, values)
     for _, _, changes in given:
         merged = _drop_foreign_options(merged, changes)
     for where, key, changes in given:
@@ -189,13 +251,49 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     return _finish(merged)
 
 
+def preset_of(preset: str | None, system: str | None) -> tuple[str, list[DictConfig]]:
+    """The system that is meant, and the layers of the preset below all else.
+
+    Args:
+        preset: its name, if one is named.
+        system: the system that is asked for, if one is.
+
+    Raises:
+        ConfigError: no such preset, or it is of another system.
+    """
+    own, layers = read_preset(preset or DEFAULT_PRESET)
+    if system is None or system == own:
+        return own, layers
+    if preset is None:
+        return system, []
+    others = ", ".join(name for name in presets() if read_preset(name)[0] == system)
+    remedy = f"name one of {others}" if others else "leave the preset out"
+    raise ConfigError(f"system: the preset '{preset}' is of the system '{own}', not '{system}'; {remedy}")
+
+
+def schema(system: str) -> DictConfig:
+    """The defaults of a system's configuration, which refuses what is not in it.
+
+    Raises:
+        ConfigError: there is no such system, or it is unusable.
+    """
+    try:
+        fields = [(name, cls, dataclasses.field(default_factory=cls)) for name, cls in sections(system).items()]
+    except RegistryError as error:
+        raise ConfigError(f"system: {error}") from error
+    made = dataclasses.make_dataclass("Config", [("system", str, dataclasses.field(default=system)), *fields])
+    defaults: DictConfig = OmegaConf.structured(made)
+    return defaults
+
+
 def config_from_dict(values: dict[str, Any]) -> Config:
     """The inverse of :func:`config_to_dict`, as strict as :func:`load_config`.
 
     Raises:
         ConfigError: as :func:`load_config`.
     """
-    return _finish(merge(OmegaConf.structured(Config), OmegaConf.create(values)))
+    # Before there were systems, there was one.
+    return _finish(merge(schema(str(values.get("system", DEFAULT_SYSTEM))), OmegaConf.create(values)))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -210,22 +308,28 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config)))
 
 
+def plugin_roles(model: type[Any]) -> dict[str, registry.Registry[Any]]:
+    """The roles of plugins that a system's ``Config`` has a section for."""
+    names = {field.name for field in dataclasses.fields(model)}
+    return {role: members for role, members in PLUGIN_SECTIONS.items() if role in names}
+
+
 def _finish(merged: DictConfig) -> Config:
     """Checks values and plugin sections, and fills the sections with their plugins' defaults."""
-    config: Config = to_object(merged, "")
-    sections: dict[str, Any] = {}
-    for role, members in PLUGIN_SECTIONS.items():
-        section = getattr(config.model, role)
+    found = {name: to_object(merged[name], f"{name}.") for name in sections(merged.system)}
+    parts: dict[str, Any] = {}
+    for role, members in plugin_roles(type(found["model"])).items():
+        section = getattr(found["model"], role)
         if not isinstance(section.get("name"), str):
             raise ConfigError(f"model.{role}.name: give one of {', '.join(members.names())}")
         try:
             options = plugin_config(members, section)
         except RegistryError as error:
             raise ConfigError(f"model.{role}.name: {error}") from error
-        sections[role] = {"name": section["name"], **dataclasses.asdict(options)}
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sections))
-    _check_values(config)
-    return config
+        parts[role] = {"name": section["name"], **dataclasses.asdict(options)}
+    if parts:
+        found["model"] = dataclasses.replace(found["model"], **parts)
+    return Config(system=merged.system, **found)
 
 
 def _drop_foreign_options(base: DictConfig, changes: Any) -> DictConfig:
@@ -233,7 +337,7 @@ def _drop_foreign_options(base: DictConfig, changes: Any) -> DictConfig:
     if not isinstance(changes.get("model"), DictConfig):
         return base
     values: Any = OmegaConf.to_container(base)
-    for role, members in PLUGIN_SECTIONS.items():
+    for role, members in plugin_roles(sections(base.system)["model"]).items():
         section = changes.model.get(role)
         name = section.get("name") if isinstance(section, DictConfig) else None
         if not isinstance(name, str) or name == values["model"][role].get("name") or name not in members.names():
@@ -243,75 +347,4 @@ def _drop_foreign_options(base: DictConfig, changes: Any) -> DictConfig:
         except RegistryError:
             continue  # likewise
         values["model"][role] = {key: value for key, value in values["model"][role].items() if key in known}
-    rebuilt = OmegaConf.merge(OmegaConf.structured(Config), values)
-    assert isinstance(rebuilt, DictConfig)
-    return rebuilt
-
-
-def _read_yaml(path: Any) -> Any:
-    try:
-        plain = yaml.safe_load(path.read_text()) or {}
-        values = OmegaConf.create(path.read_text()) if isinstance(plain, dict) else None
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, DictConfig):
-        raise ConfigError(f"{path}: a configuration is a mapping such as 'training: {{steps: 100}}'")
-    return values
-
-
-def _check_values(config: Config) -> None:
-    data, model, loss, training, tracking = config.data, config.model, config.loss, config.training, config.tracking
-    checks = {
-        "data.downsample: must be at least 1": data.downsample >= 1,
-        "data.split: must be three positive shares that sum to 1": min(data.split) > 0
-        and abs(sum(data.split) - 1) < 1e-6,
-        "model.latent_dim: must be at least 1": model.latent_dim >= 1,
-        "model.tokens: must be 0 (keep the grid) or more": model.tokens >= 0,
-        "model.decoder.channels: needs at least one positive width": bool(model.decoder.channels)
-        and min(model.decoder.channels) > 0,
-        "loss: weights must be finite and not negative": all(
-            math.isfinite(weight) and weight >= 0 for weight in dataclasses.astuple(loss) if isinstance(weight, float)
-        ),
-        "loss.perceptual_weights: the perceptual loss needs a file of VGG16 weights; name one, or set loss.perceptual "
-        "and loss.perceptual_end to 0": not (loss.perceptual or loss.perceptual_end) or bool(loss.perceptual_weights),
-        "data.split_seed: must not be negative": data.split_seed >= 0,
-        "training.seed: must not be negative": training.seed >= 0,
-        "training.num_workers: must not be negative": training.num_workers >= 0,
-        "training.reseed_until: must be a share in [0, 1]": 0 <= training.reseed_until <= 1,
-        "model.decoder.up_channels: needs one width for each of model.decoder.channels, and the same last one first": (
-            model.decoder.up_channels is None
-            or (
-                len(model.decoder.up_channels) == len(model.decoder.channels)
-                and model.decoder.up_channels[0] == model.decoder.channels[-1]
-                and min(model.decoder.up_channels) > 0
-            )
-        ),
-        "training.steps: must be at least 1": training.steps >= 1,
-        "training.batch_size: must be at least 2 (batch norm)": training.batch_size >= 2,
-        "training.max_minutes: must be positive, or null for no limit": training.max_minutes is None
-        or training.max_minutes > 0,
-        "training.clip_norm: must be positive": training.clip_norm > 0,
-        "training.learning_rate: must be positive": training.learning_rate > 0,
-        "training.final_learning_rate: must not be negative": training.final_learning_rate >= 0,
-        "training.warmup: must be a share in [0, 1)": 0 <= training.warmup < 1,
-        "training: *_every must be at least 1": min(
-            value for name, value in dataclasses.asdict(training).items() if name.endswith("_every")
-        )
-        >= 1,
-        "training.accumulate: must be at least 1 and divide training.batch_size into parts of 2 or more (batch norm)": (
-            training.accumulate >= 1
-            and training.batch_size % training.accumulate == 0
-            and training.batch_size // training.accumulate >= 2
-        ),
-        "training: validate_pairs, keep_last, max_non_finite and collapse_steps must be at least 1": min(
-            training.validate_pairs, training.keep_last, training.max_non_finite, training.collapse_steps
-        )
-        >= 1,
-        "training.collapse_share: must be a share in [0, 1)": 0 <= training.collapse_share < 1,
-        "tracking.init_timeout: must be positive": tracking.init_timeout > 0,
-    }
-    for message, holds in checks.items():
-        if not holds:
-            raise ConfigError(message)
+    return merge(schema(base.system), OmegaConf.create(values))

@@ -1,9 +1,9 @@
 """What a model family and its parts must do.
 
 A :class:`System` is a model family: what it wants of the recordings, its forward pass, its loss. The engine trains any
-of them. What else it can do is a matter of ability: a :class:`Coder` gives codes, a :class:`Drawer` draws frames, a
-:class:`Dreamer` continues a game by itself. An :class:`Encoder`, a :class:`Quantizer` and a :class:`Conditioner` are
-parts that systems pick by name.
+of them. What else it can do it says by what it derives from: a :class:`Coder` gives codes, a :class:`Drawer` draws
+frames, a :class:`Dreamer` continues a game by itself. An :class:`Encoder`, a :class:`Quantizer` and a
+:class:`Conditioner` are parts that systems pick by name.
 
 Shape legend, used throughout the project:
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class Readings:
 
     Attributes:
         means: scalars that are averaged over clips.
-        counts: (K,) int64, summed.
+        counts: (K,) int64, summed; those called ``codebook`` are watched for a collapse.
     """
 
     means: dict[str, Tensor] = dataclasses.field(default_factory=dict)
@@ -122,7 +122,11 @@ class System(nn.Module, ABC):
     The engine calls, for each part of a batch, :meth:`inputs`, the module itself and :meth:`terms`, and steps the
     optimizer on the weighted sum; see :class:`lapa.engine.step.OptimizerStep`.
 
-    Subclasses take ``(config, facts)``: an instance of ``Config``, and what is measured on the recordings.
+    Subclasses take ``(config, facts)`` and hand both on.
+
+    Args:
+        config: an instance of ``Config``.
+        facts: what is measured on the recordings.
 
     Attributes:
         Config: frozen dataclass with defaults, the configuration's section ``model``.
@@ -138,6 +142,15 @@ class System(nn.Module, ABC):
     best: ClassVar[str] = "val/loss/total"
     bar: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     activation_checkpointing: bool = False
+
+    def __init__(self, config: Any, facts: Facts) -> None:
+        super().__init__()
+        self.config, self.facts = config, facts
+
+    @property
+    def format(self) -> FrameFormat:
+        """What it sees of a frame."""
+        return self.facts.format
 
     @classmethod
     @abstractmethod
@@ -207,7 +220,7 @@ class System(nn.Module, ABC):
     def pictures(self, output: Any, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Rows of pictures for ``examples/``: name -> (B, C, H, W) in [0, 1]; an empty dict draws none.
 
-        Of the last two rows the difference is shown too.
+        The last row is shown once more less the one before.
         """
         return {}
 
@@ -234,37 +247,41 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-@runtime_checkable
-class Coder(Protocol):
+class Coder(System):
     """A system that gives discrete codes: for each transition, or for each frame.
 
     Attributes:
         quantizer: whose codes they are; its ``num_codes`` is None where the latent is continuous.
         grid: (h, w), the latent grid.
-        code_grid: (h, w * n), shape of the codes of one transition or frame.
         track: ``codes`` (of a transition) or ``tokens`` (of a frame): the name under which :func:`lapa.extract` keeps
             them and another system can ask for them.
-        format: what it sees of a frame.
+        sees_all: whether each place of the grid sees the whole frame, as pooled tokens do.
     """
 
     quantizer: Quantizer
     grid: tuple[int, int]
-    track: str
-    format: FrameFormat
+    track: ClassVar[str] = "codes"
+    sees_all: bool = False
 
     @property
-    def code_grid(self) -> tuple[int, int]: ...
+    def code_grid(self) -> tuple[int, int]:
+        """Shape of the codes of a transition or frame: the latent grid, with the codes of a place side by side."""
+        return self.grid[0], self.grid[1] * self.quantizer.codes_per_place
 
+    @property
+    def bits(self) -> float:
+        """Nominal bits of a transition or frame."""
+        return self.grid[0] * self.grid[1] * self.quantizer.bits
+
+    @abstractmethod
     def encode(self, *frames: Tensor) -> Tensor:
-        """(B, C, H, W) floats in [0, 1] -> the (B, D, h, w) latent before quantization."""
+        """(B, C, H, W) floats in [0, 1], one or several -> the (B, D, h, w) latent before quantization."""
 
 
-@runtime_checkable
-class Drawer(Protocol):
+class Drawer(System):
     """A system that draws the last frame of a clip."""
 
-    format: FrameFormat
-
+    @abstractmethod
     def draw(self, clips: Clips, codes: Tensor | None = None) -> Tensor:
         """(B, C, H, W) in [0, 1], the last frame of each clip as the system draws it.
 
@@ -304,23 +321,25 @@ class Imagined:
     ended: Tensor | None = None
 
 
-@runtime_checkable
-class Dreamer(Protocol):
+class Dreamer(System):
     """A system that continues a game by itself.
 
     Attributes:
         context: frames that it must see before the first step.
-        actions: what it takes as an action.
     """
 
-    context: int
+    context: ClassVar[int] = 1
 
     @property
-    def actions(self) -> ActionSpec: ...
+    @abstractmethod
+    def actions(self) -> ActionSpec:
+        """What it takes as an action."""
 
+    @abstractmethod
     def begin(self, clips: Clips) -> Any:
         """The state after clips of :attr:`context` frames, on the system's device."""
 
+    @abstractmethod
     def step(self, state: Any, action: Tensor) -> tuple[Any, Imagined]:
         """The next state and what is seen of it, for actions (B, ...)."""
 

@@ -7,8 +7,10 @@ import difflib
 import inspect
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lapa import registry
 from lapa.contracts import Encoder
@@ -89,12 +91,44 @@ def to_object(config: DictConfig, where: str) -> Any:
     Raises:
         ConfigError: a value is missing, or cannot be; ``where`` stands before the key.
     """
+    for key in map(str, config):  # sections within first, so that an error can name them
+        within = config[key]
+        if isinstance(within, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(within)):
+            to_object(within, f"{where}{key}.")
     try:
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}{getattr(error, 'full_key', '') or ''}: {first_line(error)}") from None
-    except ValueError as error:  # raised by a plugin Config's own checks
+        raise ConfigError(f"{where}{getattr(error, 'key', '') or ''}: {first_line(error)}") from None
+    except ValueError as error:  # raised by the dataclass's own checks
         raise ConfigError(f"{where}{error}") from None
+
+
+def read_yaml(path: Any) -> DictConfig:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: no such file, or it is no mapping.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text()) or {}
+        values = OmegaConf.create(path.read_text()) if isinstance(plain, dict) else None
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, DictConfig):
+        raise ConfigError(f"{path}: a configuration is a mapping such as 'training: {{steps: 100}}'")
+    return values
+
+
+def require(holds: bool, key: str, what: str) -> None:
+    """For the checks of a section's ``__post_init__``.
+
+    Raises:
+        ValueError: what must hold does not; the message begins with the key.
+    """
+    if not holds:
+        raise ValueError(f"{key}: {what}")
 
 
 def first_line(error: Exception) -> str:

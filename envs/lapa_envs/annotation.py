@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.data.frames import prepare, to_float
+from lapa.contracts import Clips, Dreamer
+from lapa.data.frames import prepare
 from lapa.engine.checkpoint import load_checkpoint
 from lapa.errors import DataError
 from lapa.inference.labelling import Labeller
@@ -42,14 +43,16 @@ class Annotator:
             # did not come along.
             torch.set_num_threads(1)
         loaded = load_checkpoint(checkpoint or default_checkpoint(), device)
-        self.model, self.digest = loaded.model, loaded.digest
+        self._labeller = Labeller(loaded.model)
+        self.model, self.digest = self._labeller.model, loaded.digest
         self.format = self.model.format
         self.key = key
-        self._labeller = Labeller(self.model)
         self._confidence, self._reconstruction = confidence, reconstruction
         if confidence and self._margin_is_unknown():
-            name = self.model.config.quantizer["name"]
-            raise DataError(f"the quantizer '{name}' cannot tell a confidence; leave confidence=False")
+            name = type(self.model.quantizer).__name__
+            raise DataError(f"the quantizer {name} cannot tell a confidence; leave confidence=False")
+        if reconstruction and not isinstance(self.model, Dreamer):
+            raise DataError(f"a {type(self.model).__name__} draws no frame from codes; leave reconstruction=False")
 
     @property
     def space(self) -> gym.Space[Any]:
@@ -87,8 +90,10 @@ class Annotator:
 
     @torch.inference_mode()
     def _draw(self, before: Tensor, codes: Tensor) -> np.ndarray:
-        drawn = self.model.decode(to_float(before.to(codes.device)), codes)  # (N, C, H', W')
-        picture: np.ndarray = drawn.clamp(0, 1).mul(255).round().byte().movedim(1, -1).cpu().numpy()
+        assert isinstance(self.model, Dreamer)
+        state = self.model.begin(Clips(before.to(codes.device)[:, None]))
+        drawn = self.model.step(state, codes)[1].frame  # (N, C, H', W')
+        picture: np.ndarray = drawn.mul(255).round().byte().movedim(1, -1).cpu().numpy()
         return picture
 
     @torch.inference_mode()

@@ -1,8 +1,8 @@
 """Checkpoints: plain tensors and containers, written whole or not at all, read without unpickling code.
 
-A checkpoint is a dict with ``kind``, ``version``, ``config`` (plain), ``format`` (what the model sees of a
-frame), ``model`` (weights), ``step``, ``metrics``, ``split`` (episode names) and, where training can go on
-from it, ``training`` (the state of all else).
+A checkpoint is a dict with ``kind``, ``version``, ``config`` (plain), ``format`` (what the model sees of a frame),
+``facts`` (what else was measured on the recordings), ``model`` (weights), ``step``, ``metrics``, ``split`` (episode
+names) and, where training can go on from it, ``training`` (the state of all else).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 
+from lapa import registry
 from lapa.config import Config, config_from_dict, config_to_dict
+from lapa.contracts import Facts, System
 from lapa.data.files import atomic_file
 from lapa.data.frames import FrameFormat
 from lapa.device import pick_device
 from lapa.errors import CheckpointError, ConfigError
-from lapa.systems.latent_action.model import LatentActionModel
 
-KIND = "lapa.latent_action_model"
 VERSION = 1
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -57,7 +57,7 @@ class Checkpoint:
         path: where it was read.
     """
 
-    model: LatentActionModel
+    model: System
     config: Config
     split: dict[str, list[str]]
     step: int
@@ -68,7 +68,7 @@ class Checkpoint:
 
 def save_checkpoint(
     path: Path,
-    model: LatentActionModel,
+    model: System,
     config: Config,
     *,
     split: dict[str, list[str]],
@@ -78,10 +78,11 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint atomically. Without ``training`` it is small, and training cannot go on from it."""
     state = {
-        "kind": KIND,
+        "kind": kind_of(config.system),
         "version": VERSION,
         "config": config_to_dict(config),
-        "format": model.format.to_dict(),
+        "format": model.facts.format.to_dict(),
+        "facts": {name: value for name, value in vars(model.facts).items() if name != "format"},
         "model": model.state_dict(),
         "split": split,
         "step": step,
@@ -91,6 +92,16 @@ def save_checkpoint(
         state["training"] = training
     with atomic_file(path) as file:
         torch.save(state, file)
+
+
+def kind_of(system: str) -> str:
+    """What marks the checkpoints of a system."""
+    return f"lapa.{system}_model"
+
+
+def is_kind(mark: object) -> bool:
+    """Whether something is a mark of :func:`kind_of`."""
+    return isinstance(mark, str) and mark.startswith("lapa.") and mark.endswith("_model")
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Checkpoint:
@@ -104,7 +115,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Ch
     state = read_state(path)
     try:
         config = config_from_dict(state["config"])
-        model = LatentActionModel(config.model, FrameFormat(**state["format"]))
+        facts = Facts(FrameFormat(**state["format"]), **state.get("facts", {}))
+        model = registry.systems.get(config.system)(config.model, facts)
         model.load_state_dict(state["model"])
         step = int(state["step"])
     except ConfigError as error:
@@ -125,7 +137,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Ch
     )
 
 
-def load_model(path: str | Path, device: str | torch.device = "auto") -> LatentActionModel:
+def load_model(path: str | Path, device: str | torch.device = "auto") -> System:
     """The trained model alone, in eval mode and without gradients.
 
     Raises:
@@ -202,7 +214,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise
     except UNREADABLE:
         raise CheckpointError(f"{path}: not a checkpoint, or a cut one; train again or name another file") from None
-    if not isinstance(state, dict) or state.get("kind") != KIND:
+    if not isinstance(state, dict) or not is_kind(state.get("kind")):
         raise CheckpointError(f"{path}: not a checkpoint of lapa; name one written by `lapa train`")
     if state.get("version") != VERSION:
         raise CheckpointError(
@@ -218,7 +230,7 @@ def check_format(checkpoint: Checkpoint, frame_size: tuple[int, int]) -> FrameFo
     Raises:
         CheckpointError: it was trained on frames of another size.
     """
-    format = checkpoint.model.format
+    format = checkpoint.model.facts.format
     if (format.height, format.width) != frame_size:
         raise CheckpointError(
             f"{checkpoint.path}: was trained on frames of {format.height} x {format.width}, "

@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-import lapa
 from lapa import distributed
 from lapa.config import Config, config_to_dict
+from lapa.contracts import System, count_parameters
 from lapa.data.store import FrameStore
-from lapa.systems.latent_action.model import LatentActionModel
+from lapa.version import __version__
 
 
-def run_facts(config: Config, model: LatentActionModel, store: FrameStore, device: torch.device) -> dict[str, Any]:
+def run_facts(config: Config, system: System, store: FrameStore, device: torch.device) -> dict[str, Any]:
     """All that is needed to know, later, what was trained; plain values."""
     return {
-        "lapa": lapa.__version__,
-        "git": git_revision(Path(lapa.__file__).parent),
+        "lapa": __version__,
+        "git": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
         "machine": platform.machine(),
@@ -36,10 +35,8 @@ def run_facts(config: Config, model: LatentActionModel, store: FrameStore, devic
             "frame_size": list(store.frame_size),
         },
         "model": {
-            "parameters": count_parameters(model),
-            "grid": list(model.code_grid),
-            "bits": model.bits,
-            "parts": model_summary(model),
+            "parameters": count_parameters(system),
+            **system.summary(),
         },
         "config": config_to_dict(config),
     }
@@ -53,21 +50,3 @@ def git_revision(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def model_summary(model: LatentActionModel) -> dict[str, dict[str, Any]]:
-    """Class and number of trainable parameters of each part of a model, the decoder's parts by themselves."""
-    parts = {
-        **{name: part for name, part in model.named_children() if name != "decoder"},
-        **{f"decoder.{name}": part for name, part in model.decoder.named_children()},
-    }
-    return {
-        name: {"class": type(part).__name__, "parameters": count_parameters(part)}
-        for name, part in parts.items()
-        if part is not None
-    }
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

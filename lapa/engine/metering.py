@@ -1,76 +1,15 @@
-"""What is measured while training: the values of a step, and the speed of the steps."""
+"""The speed of the steps, and who waits for whom."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-from lapa import distributed
-from lapa.contracts import Quantizer
 from lapa.data.feed import Feed
 from lapa.device import peak_memory, utilization
-from lapa.metrics.pixels import psnr_db, squared_errors
-from lapa.systems.latent_action.model import ModelOutput
-
-
-class StepResult:
-    """Sums what the micro-batches of one step gave.
-
-    Args:
-        quantizer: tells the codes of a place apart.
-
-    Attributes:
-        encoding: (B, D, h, w), the latents of the last one.
-    """
-
-    def __init__(self, quantizer: Quantizer) -> None:
-        self._quantizer = quantizer
-        self._code_counts = torch.zeros(0)
-        self._sums: dict[str, Tensor] = {}
-        self._parts = 0
-        self.encoding = torch.empty(0)
-
-    def add(self, loss: Tensor, terms: Mapping[str, Tensor], output: ModelOutput, next: Tensor) -> None:
-        """Counts one micro-batch."""
-        values = {
-            "train/loss/total": loss,
-            **{f"train/loss/{name}": term for name, term in terms.items()},
-            **{f"train/quantizer/{name}": value for name, value in output.quantized.metrics.items()},
-            "mse": squared_errors(output.prediction.detach(), next).mean(),
-        }
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
-        if output.quantized.codes is not None:
-            codes = self._quantizer.distinct(output.quantized.codes)
-            counts = torch.bincount(codes.flatten(), minlength=self._quantizer.num_distinct).float()
-            self._code_counts = counts if not self._parts else self._code_counts + counts
-        self._parts += 1
-        self.encoding = output.encoding.detach()
-
-    def values(self, norm: Tensor, stop: int) -> dict[str, float]:
-        """Means over micro-batches and ranks, and the code use of all together; moved to the host at once.
-
-        ``stop``, this rank's signal or 0, is summed instead: it is not 0 on any rank if one of them got a signal.
-        """
-        share = 1 / (self._parts * distributed.world_size())
-        signal = torch.tensor(float(stop), device=norm.device)
-        vector = torch.stack(
-            [*(value * share for value in self._sums.values()), norm / distributed.world_size(), signal]
-        )
-        numbers = distributed.summed(torch.cat([vector, self._code_counts.to(vector.device)])).cpu()
-        names = [*self._sums, "train/optim/gradient_norm", "stop"]
-        means = dict(zip(names, numbers[: len(names)].tolist(), strict=True))
-        means["train/recon/psnr_db"] = psnr_db(means.pop("mse"))
-        counts = numbers[len(names) :]
-        if len(counts):
-            used = counts / counts.sum()
-            means["train/quantizer/perplexity"] = float(torch.special.entr(used).sum().exp())
-            means["train/quantizer/codes_used"] = float((counts > 0).sum())
-        return means
 
 
 class Meter:

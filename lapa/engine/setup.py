@@ -1,18 +1,20 @@
-"""What a run is made of: model, dataset, optimizer."""
+"""What a run is made of: the system, its clips, what is measured on them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lapa import distributed
+from lapa import distributed, registry
 from lapa.config import Config, TrainingConfig
+from lapa.contracts import ClipSpec, Facts, System
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat
-from lapa.data.store import FrameStore
+from lapa.data.store import FrameStore, StoredEpisode
 from lapa.errors import ConfigError, DataError
-from lapa.systems.latent_action.model import LatentActionModel
 
 
 def check_ranks(options: TrainingConfig) -> None:
@@ -24,46 +26,74 @@ def check_ranks(options: TrainingConfig) -> None:
     parts = options.accumulate * distributed.world_size()
     if options.batch_size % parts or options.batch_size // parts < 2:
         raise ConfigError(
-            f"training.batch_size: {options.batch_size} pairs cannot be cut into {parts} equal parts of 2 or more, for "
+            f"training.batch_size: {options.batch_size} clips cannot be cut into {parts} equal parts of 2 or more, for "
             f"{distributed.world_size()} process(es) with training.accumulate={options.accumulate}"
         )
 
 
-def make_model(config: Config, format: FrameFormat) -> LatentActionModel:
-    """The model of a configuration, for frames of a format.
+def frame_format(config: Config, store: FrameStore) -> FrameFormat:
+    """What the model sees of the store's frames.
 
     Raises:
-        ConfigError: the frames are too small for so many halvings.
+        ConfigError: too little of them.
     """
-    if min(format.size) < 8:
+    seen = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
+    if min(seen.size) < 8:
         raise ConfigError(
-            f"data.downsample: {config.data.downsample} leaves frames of {format.size[0]} x {format.size[1]}; lower it"
+            f"data.downsample: {config.data.downsample} leaves frames of {seen.size[0]} x {seen.size[1]}; lower it"
         )
-    return LatentActionModel(config.model, format)
+    return seen
 
 
-def make_dataset(store: FrameStore, names: list[str], format: FrameFormat) -> ClipDataset:
-    """The pairs of the named episodes.
+def clip_spec(config: Config) -> ClipSpec:
+    """What the configured system wants of the recordings."""
+    return registry.systems.get(config.system).clip(config.model, config.loss)
+
+
+def measure(store: FrameStore, episodes: Sequence[StoredEpisode], seen: FrameFormat) -> Facts:
+    """What is measured on the recordings and never configured.
+
+    Args:
+        store: the packed frames.
+        episodes: those for training.
+        seen: what the model sees of a frame.
+    """
+    named = [len(episode.tracks.meta.get("action_meanings", ())) for episode in episodes]
+    grid = store.header.get("grid")
+    return Facts(
+        format=seen,
+        num_actions=max(named, default=0) or None,
+        num_codes=store.header.get("num_codes"),
+        code_grid=(grid[0], grid[1]) if grid else None,
+    )
+
+
+def make_system(config: Config, facts: Facts) -> System:
+    """The system of a configuration, untrained.
 
     Raises:
-        DataError: an episode is not in the store, or there is no pair.
+        ConfigError: a section of the model is wrong, or does not fit the recordings.
+    """
+    return registry.systems.get(config.system)(config.model, facts)
+
+
+def make_dataset(store: FrameStore, names: list[str], seen: FrameFormat, spec: ClipSpec) -> ClipDataset:
+    """The clips of the named episodes.
+
+    Raises:
+        DataError: an episode is not in the store, lacks a track, or there is no clip.
     """
     missing = set(names) - {episode.name for episode in store.episodes}
     if missing:
         raise DataError(f"{store.path}: episode '{min(missing)}' of the run is missing; restore it, or start a new run")
     chosen = set(names)
-    return ClipDataset(store, [episode for episode in store.episodes if episode.name in chosen], format)
+    return ClipDataset(store, [episode for episode in store.episodes if episode.name in chosen], seen, spec)
 
 
-def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015), as one fused kernel."""
-    return torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=True)
-
-
-def parallel_model(model: LatentActionModel, device: torch.device) -> nn.Module:
-    """The model to call in training: itself, or in a group one whose gradients are averaged over ranks."""
+def parallel_system(system: System, device: torch.device) -> nn.Module:
+    """The module to call in training: the system, or in a group one whose gradients are averaged over ranks."""
     if distributed.world_size() == 1:
-        return model
-    distributed.synchronize_batch_norm(model, device)
+        return system
+    distributed.synchronize_batch_norm(system, device)
     # Buffers are kept equal by what they count, over all ranks; broadcasting them would lose the others' counts.
-    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(system, broadcast_buffers=False, gradient_as_bucket_view=True)

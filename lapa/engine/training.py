@@ -7,46 +7,49 @@ is: see :meth:`Run.training_state`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from lapa import distributed
 from lapa.config import Config, TrainingConfig
-from lapa.contracts import Clips
+from lapa.contracts import Coder, System
 from lapa.data.clips import ClipSampler
 from lapa.data.feed import Feed, place
 from lapa.data.files import atomic_file
-from lapa.data.frames import FrameFormat, to_float
 from lapa.data.splits import split_episodes
 from lapa.data.store import FrameStore
-from lapa.device import autocast, check_compiler, set_cpu_arithmetic
+from lapa.device import check_compiler, set_cpu_arithmetic
 from lapa.engine.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
 from lapa.engine.facts import run_facts
 from lapa.engine.guards import CollapseGuard, NonFiniteGuard
-from lapa.engine.metering import Meter, StepResult
+from lapa.engine.metering import Meter
 from lapa.engine.randomness import rng_state, seed_everything, set_rng_state
 from lapa.engine.run_folder import find_run, prepare_folder
-from lapa.engine.schedule import Clock, is_due, learning_rate
-from lapa.engine.setup import check_ranks, make_dataset, make_model, make_optimizer, parallel_model
+from lapa.engine.schedule import Clock, is_due
+from lapa.engine.setup import (
+    check_ranks,
+    clip_spec,
+    frame_format,
+    make_dataset,
+    make_system,
+    measure,
+    parallel_system,
+)
+from lapa.engine.step import OptimizerStep, StepResult
 from lapa.engine.stopping import StopSignal
-from lapa.engine.validation import Validator, usage_metrics
-from lapa.errors import DataError, TrainingInterrupted
-from lapa.nn.losses import weighted_sum
+from lapa.engine.validation import Validator
+from lapa.errors import ConfigError, DataError, TrainingInterrupted
+from lapa.metrics.codes import perplexity
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
-from lapa.report.pictures import example_sheet, png_bytes
-from lapa.systems.latent_action.losses import loss_terms, loss_weights, make_perceptual
-from lapa.systems.latent_action.model import ModelOutput
+from lapa.report.pictures import compared, png_bytes
 from lapa.tracking.trackers import Trackers, check_packages, open_trackers
 
 
@@ -55,12 +58,13 @@ class TrainingSummary:
     """What a run leaves behind.
 
     Attributes:
-        best: the checkpoint with the lowest validation error.
+        best: the checkpoint with the lowest :attr:`lapa.contracts.System.best`.
         last: the checkpoint after the last step.
         steps: optimizer steps taken.
         seconds: they took, validation and those before a resume included.
-        pairs_per_second: trained on, validation included.
+        pairs_per_second: clips trained on in a second, validation included.
         metrics: of the best checkpoint.
+        outcome: what these say, in a few words.
         warnings: one sentence for each thing that went wrong without ending the run.
     """
 
@@ -70,6 +74,7 @@ class TrainingSummary:
     seconds: float
     pairs_per_second: float
     metrics: dict[str, float]
+    outcome: str
     warnings: list[str]
 
 
@@ -132,14 +137,14 @@ class Run:
         seed_everything(options.seed)
         set_cpu_arithmetic()
 
-        format = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
+        seen, spec = frame_format(config, store), clip_spec(config)
         names = [episode.name for episode in store.episodes]
         dealt = split_episodes(names, config.data.split, config.data.split_seed)
         self.split: dict[str, list[str]] = resumed["split"] if resumed else dealt
-        train_set = make_dataset(store, self.split["train"], format)
-        val_set = make_dataset(store, self.split["val"], format)
+        train_set = make_dataset(store, self.split["train"], seen, spec)
+        val_set = make_dataset(store, self.split["val"], seen, spec)
         if len(val_set) < distributed.world_size():
-            raise DataError(f"{len(val_set)} validation pair(s) for {distributed.world_size()} processes; record more")
+            raise DataError(f"{len(val_set)} validation clip(s) for {distributed.world_size()} processes; record more")
         self.step = resumed["step"] if resumed else 0
         sampler = ClipSampler(
             len(train_set),
@@ -151,31 +156,31 @@ class Run:
             world_size=distributed.world_size(),
         )
 
-        self.model = make_model(config, format)
-        self.perceptual = make_perceptual(config.loss, device)
+        self.system = make_system(config, measure(store, train_set.episodes, seen))
         placement = place([train_set, val_set], config.data.placement, device)
-        if self.model.decoder.mean_frame is not None:
-            self.model.decoder.mean_frame.copy_(train_set.mean_frame())
+        self.system.start(train_set, config.loss)
         if resumed:
-            self.model.load_state_dict(resumed["model"])
+            self.system.load_state_dict(resumed["model"])
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        self.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-        self.model.activation_checkpointing = options.activation_checkpointing
-        facts = run_facts(config, self.model, store, device)
-        self.parallel = parallel_model(self.model, device)
+        self.system.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.system.activation_checkpointing = options.activation_checkpointing
+        facts = run_facts(config, self.system, store, device)
+        parallel = parallel_system(self.system, device)
         if options.compile:
-            self.model.compile()
-        self.optimizer = make_optimizer(self.model, options)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+            self.system.compile()
+        self.take_step = OptimizerStep(self.system, config.loss, options, parallel)
         self.validator = Validator(
-            self.model,
+            self.system,
             val_set,
+            config.loss,
             options.validate_pairs,
             max(2, options.batch_size // options.accumulate // distributed.world_size()),
             options.precision,
         )
         self.non_finite = NonFiniteGuard(options)
-        self.collapse = CollapseGuard(options, self.model.quantizer.num_codes)
+        self.collapse = CollapseGuard(
+            options, self.system.quantizer.num_codes if isinstance(self.system, Coder) else None
+        )
         self.best: dict[str, float] = {}
         self.feed = Feed(train_set, sampler, device, options.num_workers)
         self.clock = Clock(options, before=resumed["training"]["elapsed"] if resumed else 0.0)
@@ -189,9 +194,9 @@ class Run:
             config, self.out, facts=facts, resume_from=self.step if resumed else None, notify=notify
         )
         notify(
-            f"training {facts['model']['parameters']:,} parameters on {device}: {len(train_set)} pairs of "
+            f"training {facts['model']['parameters']:,} parameters on {device}: {len(train_set)} clips of "
             f"{len(self.split['train'])} episodes, frames in {placement}; "
-            f"validating on {len(val_set)} pairs of {len(self.split['val'])}"
+            f"validating on {len(val_set)} clips of {len(self.split['val'])}"
         )
 
     def train(self, stop: StopSignal) -> TrainingSummary:
@@ -207,35 +212,17 @@ class Run:
             while not done:
                 batch = next(self.feed)
                 progress = self.progress()
-                set_learning_rate(self.optimizer, learning_rate(options, progress))
-                before = [buffer.clone() for buffer in self.model.buffers()]
-
-                self.model.quantizer.anneal(progress)
-                result = self.accumulate_gradients(batch, progress)
-                self.scaler.unscale_(self.optimizer)
-                norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
-                values = result.values(norm, stop.received)
+                result = self.take_step(batch, progress, stop.received)
                 self.step += 1
-
-                if math.isfinite(values["train/loss/total"]) and math.isfinite(values["train/optim/gradient_norm"]):
-                    self.scaler.step(self.optimizer)
-                    self.model.quantizer.update()
-                    self.non_finite.good()
-                else:
-                    # The forward pass has spoilt the running statistics already.
-                    restore_buffers(self.model, before)
-                    self.non_finite.bad(self.step, self.last_good())
-                self.scaler.update()
                 self.meter.count(options.batch_size)
+                self.watch(result)
 
                 done = self.is_over()
-                if warning := self.collapse.watch(self.step, values.get("train/quantizer/perplexity", math.inf)):
-                    self.notify(warning)
-                if self.should_reseed(progress):
-                    moved = self.model.quantizer.reseed_unused(result.encoding)
-                    values["train/quantizer/reseeded"] = float(moved)
+                if self.should_revive(progress):
+                    result.metrics["train/quantizer/reseeded"] = float(self.system.revive(result.output))
+                result.output = None  # it would be held until the next step has one
                 if is_due(self.step, options.log_every) or done:
-                    self.log_training(values, bar)
+                    self.log_training(result.metrics, bar)
                 with self.meter.paused():
                     if is_due(self.step, options.validate_every) or done:
                         self.validate(progress)
@@ -245,28 +232,23 @@ class Run:
                         self.log_examples()
                     if is_due(self.step, options.checkpoint_every) or done:
                         self.save()
-                    if values["stop"]:
+                    if result.stop:
                         self.leave(stop.received or signal.SIGTERM)  # another rank's, if not this one's
         return self.summary()
 
-    def accumulate_gradients(self, batch: Clips, progress: float) -> StepResult:
-        """Forward and backward over the micro-batches of one step."""
-        options, loss_options = self.config.training, self.config.loss
-        result = StepResult(self.model.quantizer)
-        weights = loss_weights(loss_options, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        parts = batch.chunk(options.accumulate)
-        for index, part in enumerate(parts):
-            current, next = to_float(part.current), to_float(part.next)
-            is_last = index == len(parts) - 1
-            with synchronized(self.parallel, is_last):
-                with autocast(self.device, options.precision):
-                    output = self.parallel(current, next)
-                terms = loss_terms(output, current, next, loss_options, progress, self.perceptual)
-                loss = weighted_sum(terms, weights)
-                self.scaler.scale(loss / len(parts)).backward()
-            result.add(loss, terms, output, next)
-        return result
+    def watch(self, result: StepResult) -> None:
+        """Tells the guards of a step.
+
+        Raises:
+            TrainingError: the loss stays infinite or NaN.
+        """
+        if result.is_finite:
+            self.non_finite.good()
+        else:
+            self.non_finite.bad(self.step, self.last_good())
+        counts = result.counts.get("codebook")
+        if warning := self.collapse.watch(self.step, math.inf if counts is None else perplexity(counts)):
+            self.notify(warning)
 
     def progress(self) -> float:
         """Share of the training that is done; the same on all ranks."""
@@ -284,52 +266,44 @@ class Run:
             return value
         return float(distributed.broadcast(torch.tensor(value, dtype=torch.float64, device=self.device)))
 
-    def should_reseed(self, progress: float) -> bool:
-        """Whether unused codes are moved after this step."""
+    def should_revive(self, progress: float) -> bool:
+        """Whether dead codes are moved after this step."""
         options = self.config.training
         due = is_due(self.step, options.reseed_every) and progress < options.reseed_until
         return due and not self.non_finite.in_a_row
 
-    def log_training(self, values: dict[str, float], bar: tqdm[Any]) -> None:
+    def log_training(self, metrics: dict[str, float], bar: tqdm[Any]) -> None:
         """One line of training metrics, and the bar."""
-        metrics = {name: value for name, value in values.items() if name != "stop"}
-        metrics["train/optim/learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        if self.scaler.is_enabled():
-            metrics["train/optim/loss_scale"] = self.scaler.get_scale()
         metrics |= self.meter.read()
         self.trackers.log(self.step, metrics)
-        update_bar(bar, self.clock, self.step, metrics)
+        update_bar(bar, self.clock, self.step, metrics, self.system.bar)
 
     def validate(self, progress: float) -> None:
         """Validates, and keeps the model if it is the best so far."""
-        loss_options = self.config.loss
-
-        def losses(output: ModelOutput, current: Tensor, following: Tensor) -> Mapping[str, Tensor]:
-            terms = loss_terms(output, current, following, loss_options, progress, self.perceptual)
-            return {**terms, "total": weighted_sum(terms, loss_weights(loss_options, progress))}
-
-        metrics = self.validator.metrics(losses)
+        metrics = self.validator.metrics(progress)
         self.trackers.log(self.step, metrics)
-        if not self.best or metrics["val/recon/mse"] < self.best["val/recon/mse"]:
+        measure = self.system.best
+        if measure not in metrics:
+            raise ConfigError(f"system: '{self.config.system}' keeps its best by {measure}, which it does not measure")
+        if not self.best or metrics[measure] < self.best[measure]:
             self.best = metrics
             if distributed.is_main():
                 best = self.out / "best.pt"
-                save_checkpoint(best, self.model, self.config, split=self.split, step=self.step, metrics=metrics)
+                save_checkpoint(best, self.system, self.config, split=self.split, step=self.step, metrics=metrics)
 
     def log_usage(self) -> None:
-        """Histogram and perplexity of the codes on held-out episodes."""
-        counts = self.validator.code_use()
-        if len(counts):
-            self.trackers.histogram(self.step, "val/codebook/use", counts)
-            self.trackers.log(self.step, usage_metrics(counts))
+        """Histograms of what is counted on held-out episodes."""
+        for name, counts in self.validator.counts().items():
+            self.trackers.histogram(self.step, f"val/{name}/use", counts.numpy())
 
     def log_examples(self) -> None:
-        """A picture of held-out pairs, ``examples/step_<n>.png``."""
-        if not distributed.is_main():
+        """A picture of held-out clips, ``examples/step_<n>.png``."""
+        if not distributed.is_main() or type(self.system).pictures is System.pictures:
             return
         path = self.out / "examples" / f"step_{self.step}.png"
         with atomic_file(path) as file:
-            file.write(png_bytes(example_sheet(self.validator.examples())))
+            rows, where = self.validator.pictures()
+            file.write(png_bytes(compared(rows, where)))
         self.trackers.image(self.step, "val/recon/examples", path)
 
     def save(self) -> Path:
@@ -338,7 +312,7 @@ class Run:
         state = self.training_state()
         if distributed.is_main():
             save_checkpoint(
-                path, self.model, self.config, split=self.split, step=self.step, metrics=self.best, training=state
+                path, self.system, self.config, split=self.split, step=self.step, metrics=self.best, training=state
             )
             prune(self.out, self.config.training.keep_last)
         return path
@@ -349,8 +323,7 @@ class Run:
         The batches are not in it: they depend on the seed and the step alone.
         """
         return {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.take_step.state_dict(),
             "rng": distributed.gathered_objects(rng_state(self.device)),
             "elapsed": self.clock.elapsed(),
             "non_finite": self.non_finite.state_dict(),
@@ -361,9 +334,7 @@ class Run:
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`training_state`."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
+        self.take_step.load_state_dict(state)
         self.non_finite.load_state_dict(state["non_finite"])
         self.collapse.load_state_dict(state["collapse"])
         self.best = state["best"]
@@ -397,12 +368,7 @@ class Run:
     def summary(self) -> TrainingSummary:
         """What the run has come to."""
         seconds = self.clock.elapsed()
-        warnings = []
-        if self.best and self.best["val/recon/psnr_db"] <= self.best["val/recon/copy_psnr_db"]:
-            warnings.append(
-                f"the model draws held-out frames no better ({self.best['val/recon/psnr_db']:.1f} dB) than copying the "
-                f"current one does ({self.best['val/recon/copy_psnr_db']:.1f} dB): train longer, or look at examples/"
-            )
+        warnings = self.system.warnings(self.best) if self.best else []
         if self.collapse.warned_at is not None:
             warnings.append(f"the codebook had collapsed at step {self.collapse.warned_at}")
         if self.non_finite.total:
@@ -414,27 +380,9 @@ class Run:
             seconds=seconds,
             pairs_per_second=self.step * self.config.training.batch_size / seconds,
             metrics=self.best,
+            outcome=self.system.outcome(self.best) if self.best else "",
             warnings=warnings,
         )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the rate of all parameters."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def synchronized(model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:
-    """Lets ranks exchange gradients in the last micro-batch of a step alone."""
-    if isinstance(model, DistributedDataParallel) and not is_last:
-        return model.no_sync()
-    return contextlib.nullcontext()
-
-
-def restore_buffers(model: nn.Module, buffers: list[Tensor]) -> None:
-    """Puts back what :meth:`torch.nn.Module.buffers` held."""
-    for buffer, before in zip(model.buffers(), buffers, strict=True):
-        buffer.copy_(before)
 
 
 def training_bar(options: TrainingConfig, clock: Clock, step: int) -> tqdm[Any]:
@@ -446,16 +394,15 @@ def training_bar(options: TrainingConfig, clock: Clock, step: int) -> tqdm[Any]:
     )
 
 
-def update_bar(bar: tqdm[Any], clock: Clock, step: int, logged: dict[str, float]) -> None:
-    """Shows loss, PSNR and perplexity."""
+def update_bar(
+    bar: tqdm[Any], clock: Clock, step: int, logged: dict[str, float], shown: tuple[tuple[str, str, str], ...]
+) -> None:
+    """Shows the loss, what the system wants shown, and the speed."""
     done = 100 * clock.progress(step) if clock.counts_time else step
     bar.update(done - bar.n)
-    bar.set_postfix_str(
-        f"step {step}, loss {logged['train/loss/total']:.4f}, PSNR {logged['train/recon/psnr_db']:.1f} dB, "
-        f"perplexity {logged.get('train/quantizer/perplexity', math.nan):.0f}, "
-        f"{logged['train/speed/pairs_per_s']:.0f} pairs/s",
-        refresh=False,
-    )
+    found = [f"{label} {form.format(logged[name])}" for label, name, form in shown if name in logged]
+    parts = [f"step {step}", f"loss {logged['train/loss/total']:.4f}", *found]
+    bar.set_postfix_str(f"{', '.join(parts)}, {logged['train/speed/pairs_per_s']:.0f} pairs/s", refresh=False)
 
 
 def _silence(message: str) -> None:

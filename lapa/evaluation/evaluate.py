@@ -20,6 +20,7 @@ from lapa.games.breakout.detectors import to_luma
 from lapa.games.breakout.elements import element_metrics
 from lapa.games.breakout.screen import MAX_DOWNSAMPLE, is_breakout, rams, screen_state
 from lapa.progress import notify as print_line
+from lapa.systems.latent_action.model import LatentActionModel
 
 ELSEWHERE_PAIRS = 256
 """At most so many pairs, at even distances, are looked at in the splits that are not judged but stand beside."""
@@ -78,6 +79,7 @@ def evaluate(
         DataError: the split holds no episodes of this store, or the lag leaves none.
     """
     model, format = checkpoint.model, check_format(checkpoint, store.frame_size)
+    assert isinstance(model, LatentActionModel)
     parts = split_of(checkpoint, store) or {split: store.episodes}
     episodes, learnt = parts.get(split, []), parts.get("train", [])
     if not episodes:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from lapa import distributed
 from lapa.config import config_to_dict
+from lapa.contracts import Coder
 from lapa.data.clips import ClipDataset
 from lapa.data.store import FrameStore, store_writer
 from lapa.engine.checkpoint import Checkpoint, check_format
@@ -79,27 +80,27 @@ def extract(
     """
     format = check_format(checkpoint, store.frame_size)
     labeller = Labeller(checkpoint.model)
-    num_codes = checkpoint.model.quantizer.num_codes
+    num_codes = labeller.model.quantizer.num_codes
     assert num_codes is not None
     started = time.monotonic()
     pairs = ClipDataset(store, store.episodes, format)
     share = np.array_split(np.arange(len(pairs)), distributed.world_size())[distributed.rank()]
     with progress_bar(total=len(share), desc="extract", unit="pair") as bar:
-        labelled = [np.empty((0, *checkpoint.model.code_grid), dtype=np.int64)]
+        labelled = [np.empty((0, *labeller.model.code_grid), dtype=np.int64)]
         for batch in label_pairs(labeller, pairs, batch_size, share):
             labelled.append(batch)
             bar.update(len(batch))
     codes = np.concatenate(labelled).astype(np.min_scalar_type(num_codes - 1))
     parts = distributed.gathered_on_main(codes)
     if distributed.is_main():
-        write_dataset(out, checkpoint, store, pairs.starts, np.concatenate(parts))
+        write_dataset(out, checkpoint, labeller.model, store, pairs.starts, np.concatenate(parts))
     rate = len(pairs) / (time.monotonic() - started)
     notify(f"extracted {len(pairs)} latent actions into {out} ({rate:.0f} pairs/s)")
     return ExtractionSummary(out, len(pairs), rate)
 
 
 def write_dataset(
-    out: Path, checkpoint: Checkpoint, store: FrameStore, pair_starts: np.ndarray, codes: np.ndarray
+    out: Path, checkpoint: Checkpoint, coder: Coder, store: FrameStore, pair_starts: np.ndarray, codes: np.ndarray
 ) -> None:
     """Writes the dataset's file: the store's frames as they lie there, and the codes (P, h, w) of its pairs."""
     with store_writer(out, store.frame_size) as writer:
@@ -116,8 +117,8 @@ def write_dataset(
             "checkpoint": checkpoint.digest,
             "config": config_to_dict(checkpoint.config),
             "split": checkpoint.split,
-            "num_codes": checkpoint.model.quantizer.num_codes,
-            "grid": checkpoint.model.code_grid,
+            "num_codes": coder.quantizer.num_codes,
+            "grid": coder.code_grid,
         }
 
 

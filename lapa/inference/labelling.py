@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lapa.contracts import Coder, System
 from lapa.data.frames import prepare, to_float
 from lapa.device import full_float32
 from lapa.errors import DataError
 from lapa.nn.layers import fold_batch_norm
-from lapa.systems.latent_action.model import LatentActionModel
 
 ROUNDING = 1e-5
 """Latents nearer a border than this share of the pair's largest value count as undecided in single precision.
@@ -49,16 +49,20 @@ class Labeller:
         model: a trained model, in eval mode. Later changes of its encoder's weights go unseen.
 
     Raises:
-        DataError: the model's quantizer is continuous.
+        DataError: the model gives no codes, or its quantizer is continuous.
     """
 
-    def __init__(self, model: LatentActionModel) -> None:
+    def __init__(self, model: System) -> None:
+        if not isinstance(model, Coder):
+            raise DataError(
+                f"a {type(model).__name__} gives no codes to label with; name a checkpoint of a system that does"
+            )
         if model.quantizer.num_codes is None:
             raise DataError("this model's quantizer is continuous: it has no codes to label with")
         self.model = model
         self.device = next(model.parameters()).device
-        self._folded: LatentActionModel | None = None
-        self._exact: LatentActionModel | None = None
+        self._folded: Coder | None = None
+        self._exact: Coder | None = None
 
     def __call__(self, current: Tensor, next: Tensor) -> Tensor:
         """Codes (B, h, w * n) int64, on the model's device, of prepared (B, C, H, W) uint8 frames."""
@@ -100,12 +104,12 @@ class Labeller:
         return {**self.__dict__, "_folded": None, "_exact": None}
 
 
-def without_decoder(model: LatentActionModel) -> LatentActionModel:
+def without_decoder(model: Coder) -> Coder:
     """A copy of what labelling needs."""
-    return copy.deepcopy(model, {id(model.decoder): None})
+    return copy.deepcopy(model, {id(getattr(model, "decoder", None)): None})
 
 
-def label(model: LatentActionModel, frame_t: np.ndarray | Tensor, frame_next: np.ndarray | Tensor) -> Tensor:
+def label(model: System, frame_t: np.ndarray | Tensor, frame_next: np.ndarray | Tensor) -> Tensor:
     """The latent action between two frames.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -73,3 +74,8 @@ def entropy_bits(counts: np.ndarray) -> float:
     """Entropy in bits of a distribution given as counts."""
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log2(share)).sum())
+
+
+def perplexity(counts: Any) -> float:
+    """How many codes are used, as if evenly, of counts (K,): 2 to the power of their entropy."""
+    return 2 ** entropy_bits(np.asarray(counts))

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 
-def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The one loss that is minimized.
+def weighted_sum(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
+    """The one loss that is minimized, from weight and value of each term by name.
 
     Raises:
-        ValueError: a term without a weight, a weight without a term, or a term that is no scalar.
+        ValueError: there is no term, a weight is not finite, or a term is no scalar.
     """
-    if terms.keys() != weights.keys():
-        raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} must have equal names")
-    for name, term in terms.items():
+    if not terms:
+        raise ValueError("a loss needs at least one term")
+    for name, (weight, term) in terms.items():
+        if not math.isfinite(weight):
+            raise ValueError(f"the weight of loss term '{name}' must be finite, not {weight}")
         if term.ndim:
             raise ValueError(f"loss term '{name}' must be a scalar, not of shape {tuple(term.shape)}")
-    return torch.stack([weights[name] * terms[name] for name in terms]).sum()
+    return torch.stack([weight * term for weight, term in terms.values()]).sum()
 
 
 def weighted_squared_error(prediction: Tensor, target: Tensor, changed: Tensor, motion: float) -> Tensor:

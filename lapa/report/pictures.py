@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -36,14 +36,25 @@ class Example:
 
 def example_sheet(examples: Sequence[Example]) -> np.ndarray:
     """Examples side by side, each a column of current, next, prediction and difference: (H', W', 3) uint8."""
-    rows = [
-        [to_rgb(example.current) for example in examples],
-        [to_rgb(example.next) for example in examples],
-        [to_rgb(example.prediction) for example in examples],
-        [difference_image(example.prediction, example.next) for example in examples],
-    ]
-    names = ["current", "true next", "predicted next", "difference"]
-    return sheet(rows, names, [example.where for example in examples], scale_bar=True)
+    rows = {
+        "current": [example.current for example in examples],
+        "true next": [example.next for example in examples],
+        "predicted next": [example.prediction for example in examples],
+    }
+    return compared(rows, [example.where for example in examples])
+
+
+def compared(rows: Mapping[str, Sequence[np.ndarray] | np.ndarray], where: Sequence[str]) -> np.ndarray:
+    """Rows of pictures (C, H, W) by name, and the last row less the one before: (H', W', 3) uint8.
+
+    Args:
+        rows: at least two, of equally many pictures.
+        where: the name of each column.
+    """
+    *_, wanted, drawn = rows.values()
+    cells = [[to_rgb(picture) for picture in row] for row in rows.values()]
+    cells.append([difference_image(*pair) for pair in zip(drawn, wanted, strict=True)])
+    return sheet(cells, [*rows, "difference"], where, scale_bar=True)
 
 
 def sheet(

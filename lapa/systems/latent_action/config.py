@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
+
+from lapa.sections import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,18 @@ class DecoderConfig:
     up_channels: tuple[int, ...] | None = None
     positions: bool = False
     mean_frame: bool = False
+
+    def __post_init__(self) -> None:
+        widths, up = self.channels, self.up_channels
+        require(
+            bool(widths) and min(widths) > 0, "channels", f"needs at least one width, all positive, not {list(widths)}"
+        )
+        mirrored = up is None or (len(up) == len(widths) and up[0] == widths[-1] and min(up) > 0)
+        require(
+            mirrored,
+            "up_channels",
+            f"needs {len(widths)} positive widths, one for each of channels, the first {widths[-1]}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +59,10 @@ class ModelConfig:
     quantizer: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "vq"})
     conditioner: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "film"})
     decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
+
+    def __post_init__(self) -> None:
+        require(self.latent_dim >= 1, "latent_dim", f"must be at least 1, not {self.latent_dim}")
+        require(self.tokens >= 0, "tokens", f"must be 0 (keep the grid) or more, not {self.tokens}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,3 +88,14 @@ class LossConfig:
     perceptual: float = 0.0
     perceptual_end: float = 0.0
     perceptual_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, weight in dataclasses.asdict(self).items():
+            if isinstance(weight, float):
+                require(math.isfinite(weight) and weight >= 0, name, f"must be finite and not negative, not {weight}")
+        wanted = bool(self.perceptual or self.perceptual_end)
+        require(
+            bool(self.perceptual_weights) or not wanted,
+            "perceptual_weights",
+            "the perceptual loss needs a file of VGG16 weights; name one, or set perceptual and perceptual_end to 0",
+        )

@@ -17,18 +17,38 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lapa import registry
-from lapa.contracts import Quantized
-from lapa.data.frames import FrameFormat
+from lapa.contracts import (
+    ActionSpec,
+    Clips,
+    ClipSpec,
+    Coder,
+    Drawer,
+    Dreamer,
+    Facts,
+    Imagined,
+    Quantized,
+    Readings,
+    Terms,
+    summary_of,
+)
+from lapa.data.clips import ClipDataset
+from lapa.data.frames import FrameFormat, to_float
+from lapa.errors import DataError
+from lapa.metrics.codes import perplexity
+from lapa.metrics.pixels import mean_ssim, psnr_db, squared_errors
 from lapa.nn.layers import TokenPool, Upsampler, down_block, halved
+from lapa.nn.perceptual import PerceptualLoss
 from lapa.nn.recompute import recomputation_contexts
-from lapa.sections import build
-from lapa.systems.latent_action.config import ModelConfig
+from lapa.sections import build, build_encoder
+from lapa.systems.latent_action.config import LossConfig, ModelConfig
+from lapa.systems.latent_action.losses import loss_terms, make_perceptual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,55 +66,58 @@ class ModelOutput:
     quantized: Quantized
 
 
-class LatentActionModel(nn.Module):
+class LatentActionModel(Coder, Drawer, Dreamer):
     """Encoder -> quantizer -> conditioned decoder, each picked by name from ``config``.
+
+    It gives codes of transitions, draws the next frame, and dreams under codes.
 
     Args:
         config: the model's section of a run's configuration.
-        format: what it sees of a frame; fixes C, H and W.
+        facts: what is measured on the recordings; the frame format alone will do, it fixes C, H and W.
 
     Attributes:
-        activation_checkpointing: recompute activations in the backward pass instead of keeping them.
+        grid: (h, w), the latent grid.
 
     Raises:
         ConfigError: a plugin's section is wrong.
         RegistryError: a plugin's name is.
     """
 
-    def __init__(self, config: ModelConfig, format: FrameFormat) -> None:
-        super().__init__()
-        self.config = config
-        self.format = format
-        self.encoder = build(registry.encoders, config.encoder, channels=format.channels, latent_dim=config.latent_dim)
+    Config = ModelConfig
+    Loss = LossConfig
+    best = "val/recon/mse"
+    bar = (("PSNR", "train/recon/psnr_db", "{:.1f} dB"), ("perplexity", "train/quantizer/perplexity", "{:.0f}"))
+
+    def __init__(self, config: ModelConfig, facts: Facts | FrameFormat) -> None:
+        facts = facts if isinstance(facts, Facts) else Facts(facts)
+        super().__init__(config, facts)
+        format = facts.format
+        self.encoder = build_encoder(config.encoder, frames=2, channels=format.channels, latent_dim=config.latent_dim)
         grid = self.encoder.grid(format.size)
         places = grid if config.token_positions else None
         self.pool = TokenPool(config.latent_dim, config.tokens, places) if config.tokens else None
-        self.grid: tuple[int, int] = (1, config.tokens) if config.tokens else grid
+        self.grid = (1, config.tokens) if config.tokens else grid
         self.quantizer = build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
         self.decoder = Decoder(config, format)
-        self.activation_checkpointing = False
+        self.sees_all = self.pool is not None
+        self._perceptual: PerceptualLoss | None = None
 
-    @property
-    def code_grid(self) -> tuple[int, int]:
-        """Shape of a transition's codes: the latent grid, with the codes of a place side by side."""
-        return self.grid[0], self.grid[1] * self.quantizer.codes_per_place
-
-    @property
-    def bits(self) -> float:
-        """Nominal bits per transition."""
-        return self.grid[0] * self.grid[1] * self.quantizer.bits
-
-    def forward(self, current: Tensor, next: Tensor) -> ModelOutput:
+    def forward(self, current: Tensor, next: Tensor) -> ModelOutput:  # type: ignore[override] # two inputs, named
         """(B, C, H, W) float in [0, 1] twice -> :class:`ModelOutput`."""
         # The quantizer counts what it sees, so it alone must not run twice.
         encoding = self._run(self.encode, current, next)
         quantized = self.quantizer(encoding)
         return ModelOutput(self._run(self.decoder, current, quantized.latent), encoding, quantized)
 
-    def encode(self, current: Tensor, next: Tensor) -> Tensor:
-        """(B, C, H, W) float in [0, 1] twice -> the (B, D, h, w) latent before quantization."""
-        latent = self.encoder(current, next)
+    def encode(self, *frames: Tensor) -> Tensor:
+        """(B, C, H, W) float in [0, 1], current and next -> the (B, D, h, w) latent before quantization."""
+        latent: Tensor = self.encoder(*frames)
         return self.pool(latent) if self.pool else latent
+
+    def decode(self, current: Tensor, codes: Tensor) -> Tensor:
+        """(B, C, H, W) float and (B, h, w * n) codes -> the next frame (B, C, H, W) float."""
+        prediction: Tensor = self.decoder(current, self.quantizer.codes_to_latent(codes))
+        return prediction
 
     def _run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if not (self.activation_checkpointing and self.training):
@@ -103,9 +126,125 @@ class LatentActionModel(nn.Module):
         output: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
         return output
 
-    def decode(self, current: Tensor, codes: Tensor) -> Tensor:
-        """(B, C, H, W) float and (B, h, w * n) codes -> the next frame (B, C, H, W) float."""
-        return self.decoder(current, self.quantizer.codes_to_latent(codes))
+    # What the engine asks
+
+    @classmethod
+    def clip(cls, config: ModelConfig, loss: LossConfig) -> ClipSpec:
+        return ClipSpec(2)
+
+    def inputs(self, clips: Clips) -> tuple[Tensor, ...]:
+        return to_float(clips.current), to_float(clips.next)
+
+    def terms(self, output: ModelOutput, inputs: tuple[Tensor, ...], loss: LossConfig, progress: float) -> Terms:
+        current, following = inputs
+        if self._perceptual is not None:
+            self._perceptual.to(current.device)
+        return loss_terms(output.prediction, output.quantized, current, following, loss, progress, self._perceptual)
+
+    def readings(self, output: ModelOutput, inputs: tuple[Tensor, ...]) -> Readings:
+        current, following = inputs
+        means = {
+            **{f"quantizer/{name}": value for name, value in output.quantized.metrics.items()},
+            "mse": squared_errors(output.prediction, following).mean(),
+        }
+        if not self.training:
+            means["copy_mse"] = squared_errors(current, following).mean()
+        if output.quantized.codes is None:
+            return Readings(means)
+        codes = self.quantizer.distinct(output.quantized.codes)
+        return Readings(means, {"codebook": torch.bincount(codes.flatten(), minlength=self.quantizer.num_distinct)})
+
+    def sampled_readings(self, output: ModelOutput, inputs: tuple[Tensor, ...]) -> Readings:
+        before, after = (frames.cpu().numpy() for frames in inputs)
+        drawn = output.prediction.float().clamp(0, 1).cpu().numpy()
+        means = {"recon/ssim": mean_ssim(drawn, after), "recon/copy_ssim": mean_ssim(before, after)}
+        return Readings({name: torch.tensor(value, device=inputs[0].device) for name, value in means.items()})
+
+    def metrics(self, stage: str, means: dict[str, float], counts: dict[str, Tensor]) -> dict[str, float]:
+        mse, copy_mse = means.pop("mse", None), means.pop("copy_mse", None)
+        if stage == "val":
+            means = {name: value for name, value in means.items() if not name.startswith("quantizer/")}
+            if mse is not None and copy_mse is not None:
+                means |= {"recon/mse": mse, "recon/copy_psnr_db": psnr_db(copy_mse)}
+        if mse is not None:
+            means["recon/psnr_db"] = psnr_db(mse)
+        if (used := counts.get("codebook")) is not None:
+            group = "quantizer" if stage == "train" else "codebook"
+            means |= {f"{group}/codes_used": float((used > 0).sum()), f"{group}/perplexity": perplexity(used)}
+        return super().metrics(stage, means, counts)
+
+    def start(self, dataset: ClipDataset, loss: LossConfig) -> None:
+        # Not a part of the module: its weights stay as they are, in the file that the user names.
+        object.__setattr__(self, "_perceptual", make_perceptual(loss))
+        if self.decoder.mean_frame is not None:
+            self.decoder.mean_frame.copy_(dataset.mean_frame())
+
+    def before_step(self, progress: float) -> None:
+        self.quantizer.anneal(progress)
+
+    def after_step(self) -> None:
+        self.quantizer.update()
+
+    def revive(self, output: ModelOutput) -> int:
+        return self.quantizer.reseed_unused(output.encoding.detach())
+
+    def pictures(self, output: ModelOutput, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        current, following = inputs
+        return {"current": current, "true next": following, "predicted next": output.prediction}
+
+    def outcome(self, best: dict[str, float]) -> str:
+        return (
+            f"validation PSNR {best['val/recon/psnr_db']:.1f} dB, "
+            f"copying the current frame {best['val/recon/copy_psnr_db']:.1f} dB"
+        )
+
+    def warnings(self, best: dict[str, float]) -> list[str]:
+        psnr, copied = best["val/recon/psnr_db"], best["val/recon/copy_psnr_db"]
+        if psnr > copied:
+            return []
+        return [
+            f"the model draws held-out frames no better ({psnr:.1f} dB) than copying the current one does "
+            f"({copied:.1f} dB): train longer, or look at examples/"
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        parts = {
+            **{name: part for name, part in self.named_children() if name != "decoder"},
+            **{f"decoder.{name}": part for name, part in self.decoder.named_children()},
+        }
+        return {
+            "grid": list(self.code_grid),
+            "bits": self.bits,
+            "parts": {name: summary_of(part) for name, part in parts.items()},
+        }
+
+    # What it can do
+
+    def draw(self, clips: Clips, codes: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) in [0, 1], the last frame of each clip, drawn from the one before and codes (B, h, w * n)."""
+        current, following = self.inputs(clips)
+        drawn = self(current, following).prediction if codes is None else self.decode(current, codes)
+        return drawn.float().clamp(0, 1)
+
+    @property
+    def actions(self) -> ActionSpec:
+        """A grid of codes.
+
+        Raises:
+            DataError: the quantizer is continuous.
+        """
+        if self.quantizer.num_codes is None:
+            raise DataError("this model's quantizer is continuous: it has no codes to dream under")
+        return ActionSpec("codes", self.quantizer.num_codes, self.code_grid)
+
+    def begin(self, clips: Clips) -> Tensor:
+        """The last frame of each clip, (B, C, H, W) in [0, 1]."""
+        return to_float(clips.next)
+
+    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Imagined]:
+        """The next frame under codes (B, h, w * n), which is the next state too."""
+        frame = self.decode(state, action).float().clamp(0, 1)
+        return frame, Imagined(frame)
 
 
 class Decoder(nn.Module):
