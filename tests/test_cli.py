@@ -309,7 +309,7 @@ def test_an_interruption_ends_quietly(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "loss_terms", interrupt)
+    monkeypatch.setattr(training.OptimizerStep, "__call__", interrupt)
     assert main(TRAIN) == 130
     assert capsys.readouterr().err.endswith("lapa: interrupted\n")
 

@@ -39,7 +39,7 @@ with distributed.process_group("cpu") as device:
     run = Run(config, FrameStore(Path(sys.argv[2])), device, lambda message: None, sys.argv[3])
     with StopSignal() as stop, run.trackers:
         run.train(stop)
-    torch.save(run.model.state_dict(), Path(sys.argv[4]) / f"rank_{distributed.rank()}.pt")
+    torch.save(run.system.state_dict(), Path(sys.argv[4]) / f"rank_{distributed.rank()}.pt")
 """
 
 

@@ -171,27 +171,27 @@ def check_track(store: FrameStore, episodes: Sequence[StoredEpisode], name: str)
 
 
 class ClipSampler:
-    """Endless batches of pair numbers: each epoch is a fresh seeded shuffle of all pairs, its short rest dropped.
+    """Endless batches of clip numbers: each epoch is a fresh seeded shuffle of all clips, its short rest dropped.
 
     Batch ``n`` depends on the arguments and on ``n`` alone. So a resumed run draws the very next batch, and ranks
     draw their shares of one batch without talking to each other.
 
     Args:
-        num_pairs: how many there are.
-        batch_size: pairs in a batch, over all ranks.
+        num_clips: how many there are.
+        batch_size: clips in a batch, over all ranks.
         seed: of the shuffles.
         first: number of the first batch.
         parts: micro-batches that a batch is cut into.
-        rank: which share of each micro-batch; consecutive ranks get consecutive pairs of it.
+        rank: which share of each micro-batch; consecutive ranks get consecutive clips of it.
         world_size: how many shares there are.
 
     Raises:
-        DataError: there are too few pairs for one batch.
+        DataError: there are too few clips for one batch.
     """
 
     def __init__(
         self,
-        num_pairs: int,
+        num_clips: int,
         batch_size: int,
         seed: int,
         *,
@@ -200,21 +200,21 @@ class ClipSampler:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if num_pairs < batch_size:
+        if num_clips < batch_size:
             raise DataError(
-                f"{num_pairs} training pairs do not fill one batch of {batch_size}; "
+                f"{num_clips} training clips do not fill one batch of {batch_size}; "
                 "record more or lower training.batch_size"
             )
-        self.num_pairs = num_pairs
+        self.num_clips = num_clips
         self.batch_size = batch_size
         self.seed = seed
         self.first = first
         self.share = np.arange(batch_size).reshape(parts, world_size, -1)[:, rank].ravel()
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, position = divmod(self.first, self.num_pairs // self.batch_size)
+        epoch, position = divmod(self.first, self.num_clips // self.batch_size)
         while True:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.num_pairs)
-            for start in range(position * self.batch_size, self.num_pairs - self.batch_size + 1, self.batch_size):
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
+            for start in range(position * self.batch_size, self.num_clips - self.batch_size + 1, self.batch_size):
                 yield order[start : start + self.batch_size][self.share].tolist()
             epoch, position = epoch + 1, 0

@@ -292,9 +292,12 @@ class Run:
                 save_checkpoint(best, self.system, self.config, split=self.split, step=self.step, metrics=metrics)
 
     def log_usage(self) -> None:
-        """Histograms of what is counted on held-out episodes."""
-        for name, counts in self.validator.counts().items():
+        """What is counted on held-out episodes: histograms, and the figures that come of them."""
+        found = self.validator.counts()
+        for name, counts in found.items():
             self.trackers.histogram(self.step, f"val/{name}/use", counts.numpy())
+        if found:
+            self.trackers.log(self.step, self.system.metrics("val", {}, found))
 
     def log_examples(self) -> None:
         """A picture of held-out clips, ``examples/step_<n>.png``."""
