@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ class Tracks(Mapping[str, np.ndarray]):
 
     Args:
         meta: JSON-able facts of the episode.
-        arrays: by the names of :data:`TRACKS`; or functions that read them when they are asked for. None is left out.
+        lazy: names of arrays that ``load`` reads each time they are asked for.
+        load: from a name of ``lazy`` to the array.
+        arrays: by the names of :data:`TRACKS`. None is left out.
 
     Attributes:
         num_frames: T+1 by the arrays that are there already; None where there is none.
@@ -63,24 +65,30 @@ class Tracks(Mapping[str, np.ndarray]):
     """
 
     def __init__(
-        self, *, meta: dict[str, Any] | None = None, **arrays: np.ndarray | Callable[[], np.ndarray] | None
+        self,
+        *,
+        meta: dict[str, Any] | None = None,
+        lazy: Iterable[str] = (),
+        load: Callable[[str], np.ndarray] | None = None,
+        **arrays: np.ndarray | None,
     ) -> None:
-        if unknown := arrays.keys() - TRACKS.keys():
+        lazy = tuple(lazy)
+        if unknown := {*arrays, *lazy} - TRACKS.keys():
             raise TypeError(f"unknown track '{min(unknown)}'; known: {', '.join(TRACKS)}")
         self.meta = meta or {}
-        self._arrays = {name: arrays[name] for name in TRACKS if arrays.get(name) is not None}
-        lengths = {
-            name: len(array) + (name in PER_STEP)
-            for name, array in self._arrays.items()
-            if isinstance(array, np.ndarray)
-        }
+        self._load = load
+        self._arrays = {name: arrays.get(name) for name in TRACKS if name in lazy or arrays.get(name) is not None}
+        there = {name: array for name, array in self._arrays.items() if array is not None}
+        lengths = {name: len(array) + (name in PER_STEP) for name, array in there.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"arrays disagree on the number of frames: {lengths}")
         self.num_frames = next(iter(lengths.values()), None)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        array = self._arrays[name]
-        return array() if callable(array) else array  # type: ignore[return-value]
+        if (array := self._arrays[name]) is not None:
+            return array
+        assert self._load is not None
+        return self._load(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)

@@ -154,6 +154,7 @@ class Run:
             parts=options.accumulate,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
+            groups=train_set.groups,
         )
 
         self.system = make_system(config, measure(store, train_set.episodes, seen))
