@@ -213,7 +213,7 @@ class Run:
             while not done:
                 batch = next(self.feed)
                 progress = self.progress()
-                result = self.take_step(batch, progress, stop.received)
+                result = self.take_step(batch, progress, lambda: stop.received)
                 self.step += 1
                 self.meter.count(options.batch_size)
                 self.watch(result)
