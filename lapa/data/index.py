@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import mmap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
+
+from lapa.data.files import DAMAGED_NPZ
+from lapa.errors import DataError
 
 
 class MapView(io.RawIOBase):
@@ -55,18 +59,27 @@ class Index(Mapping[str, np.ndarray]):
         mapped: the map.
         start: first byte of the ``npz``.
         stop: one past its last byte.
+        path: the file that is mapped, for errors.
         prefix: only the arrays whose names begin so are seen, without it.
     """
 
-    def __init__(self, mapped: mmap.mmap, start: int, stop: int, prefix: str = "") -> None:
-        self._where = mapped, start, stop
+    def __init__(self, mapped: mmap.mmap, start: int, stop: int, path: Path, prefix: str = "") -> None:
+        self._where = mapped, start, stop, path
         self._file = np.load(io.BufferedReader(MapView(mapped, start, stop)), allow_pickle=False)
         if not isinstance(self._file, np.lib.npyio.NpzFile):
             raise ValueError("the index is no npz")
         self._prefix = prefix
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._file[self._prefix + name]
+        if name not in self:
+            raise KeyError(name)
+        try:
+            return self._file[self._prefix + name]
+        except DAMAGED_NPZ as error:
+            raise DataError(
+                f"{self._where[-1]}: its array '{self._prefix}{name}' is damaged ({error}); delete the file and make "
+                "it again"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return (name.removeprefix(self._prefix) for name in self._file.files if name.startswith(self._prefix))
@@ -76,6 +89,10 @@ class Index(Mapping[str, np.ndarray]):
 
     def __contains__(self, name: object) -> bool:
         return f"{self._prefix}{name}" in self._file.files  # the mixin's would read the array
+
+    def close(self) -> None:
+        """Closes the file; arrays that were read stay."""
+        self._file.close()
 
     def within(self, prefix: str) -> Index:
         """The arrays whose names begin so."""

@@ -198,25 +198,23 @@ class FrameStore:
         if self._map[: len(MAGIC)] != MAGIC or self._map[-len(MAGIC) :] != MAGIC:
             raise ValueError("no magic number")
         (position,) = struct.unpack("<Q", self._map[-tail : -len(MAGIC)])
-        index = Index(self._map, position, len(self._map) - tail)
+        index = Index(self._map, position, len(self._map) - tail, self.path)
         self.header: dict[str, Any] = json.loads(str(index["header"]))
         height, width = self.header["frame_size"]
         self.frame_size: tuple[int, int] = (height, width)
         self.extra: Mapping[str, np.ndarray] = index.within("extra/")
-        # Arrays, not lists: 12 bytes a frame, where a list of Python integers takes ten times that.
-        self._offsets = np.cumsum(np.concatenate([[len(MAGIC)], index["lengths"]]), dtype=np.int64)
-        self._checksums = index["checksums"]
         self._index = index
         self._cache: dict[str, np.ndarray] = {}
         rows = self.header["episodes"]
-        starts = [*(row["start"] for row in rows), len(self)]
+        numbers = index["numbers"]
+        self._length = len(numbers)
+        starts = [*(row["start"] for row in rows), self._length]
         known: dict[int, list[str]] = {}
         for name in index:
             number, slash, track = name.partition("/")
             if slash and number.isdecimal():
                 known.setdefault(int(number), []).append(track)
         made = [track for track in MADE if track in self.extra]
-        numbers = index["numbers"]
         self.episodes: list[StoredEpisode] = []
         for i, row in enumerate(rows):
             tracks = Tracks(meta=row["meta"], lazy=[*known.get(i, ()), *made], load=functools.partial(self._track, i))
@@ -230,7 +228,20 @@ class FrameStore:
         return [0]
 
     def __len__(self) -> int:
-        return len(self._checksums)
+        return self._length
+
+    # Of a store whose episodes alone are asked for, nothing is kept of each frame; otherwise 12 bytes, in arrays: a
+    # list of Python integers takes ten times that.
+
+    @functools.cached_property
+    def _offsets(self) -> np.ndarray:
+        """(N + 1,) int64, where each frame's block begins, and where the last one ends."""
+        return np.cumsum(np.concatenate([[len(MAGIC)], self._index["lengths"]]), dtype=np.int64)
+
+    @functools.cached_property
+    def _checksums(self) -> np.ndarray:
+        """(N,) uint32, of each frame's block."""
+        return self._index["checksums"]
 
     def _track(self, number: int, name: str) -> np.ndarray:
         """A track of an episode, kept from then on: batches ask for it again and again."""
@@ -283,6 +294,13 @@ class FrameStore:
         """(N, H, W, 3) uint8 RGB."""
         return np.stack([self.frame(index) for index in indices])
 
+    def close(self) -> None:
+        """Lets go of the file and of all that was read; its episodes' tracks cannot be read any more."""
+        self.episodes.clear()  # they point back here, and would keep it all until the garbage is collected
+        self._cache.clear()
+        self._index.close()
+        self._map.close()
+
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}  # a worker process maps the file anew
 
@@ -324,11 +342,7 @@ class StoreSet(FrameStore):
             check_alike(self.paths[0], path, self, store)
             self._firsts.append(self._length)
             for place, episode in enumerate(store.episodes):
-                tracks = Tracks(
-                    meta=episode.tracks.meta,
-                    lazy=tuple(episode.tracks),
-                    load=functools.partial(self._track_of, number, place),
-                )
+                tracks = Tracks(lazy=tuple(episode.tracks), load=functools.partial(self._track_of, number, place))
                 start = self._length + episode.start
                 self.episodes.append(episode.moved(f"{path.stem}/{episode.name}", start, tracks))
             self._length += len(store)
@@ -340,12 +354,13 @@ class StoreSet(FrameStore):
         if number not in self._opened:
             self._opened[number] = FrameStore(self.paths[number])
             if len(self._opened) > OPEN:
-                self._opened.popitem(last=False)
+                self._opened.popitem(last=False)[1].close()
         self._opened.move_to_end(number)
         return self._opened[number]
 
-    def _track_of(self, number: int, place: int, name: str) -> np.ndarray:
-        return self._store(number).episodes[place].tracks[name]
+    def _track_of(self, number: int, place: int, name: str) -> Any:
+        tracks = self._store(number).episodes[place].tracks
+        return tracks.meta if name == "meta" else tracks[name]
 
     def _place(self, index: int) -> tuple[int, int]:
         """Which store a frame lies in, and its index there."""
