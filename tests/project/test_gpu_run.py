@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "gpu_run.sh"
+from helpers import ROOT
+
+SCRIPT = ROOT / "scripts" / "gpu_run.sh"
 
 
 @pytest.fixture

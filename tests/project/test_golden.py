@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import FIXTURES
 from lapa import LatentActionDataset, extract, load_checkpoint, load_config, train
 from lapa.data.clips import ClipSampler
 from lapa.data.store import FrameStore, open_store
@@ -19,7 +20,6 @@ from lapa.evaluation.evaluate import Evaluation
 from lapa.tracking.jsonl import read_lines
 from lapa_envs.pretrained import default_checkpoint
 
-FIXTURES = Path(__file__).parent / "fixtures"
 OLD_RUN = FIXTURES / "old_run"
 """A run of the preset ``debug`` on the toy recording, stopped at step 10 of 20, by a version that had one system."""
 GOLDEN: dict[str, Any] = json.loads((FIXTURES / "golden.json").read_text())

@@ -19,13 +19,13 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import ROOT
 from lapa import registry
 from lapa.cli import main
 from lapa.config import presets
 from lapa.engine import training
 from lapa.inference.extraction import LatentActionDataset
 
-ROOT = Path(__file__).parent.parent
 LAPA = Path(sys.executable).with_name("lapa")
 TRAIN = ["train", "--preset", "debug", "data.root=toy", "data.downsample=1", "training.out=run", "training.steps=4"]
 EXTRACT = ["extract", "--data", "toy", "--checkpoint"]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers import EXAMPLE_PLUGIN, ROOT
 from lapa.cli import main
 from lapa.registry import conditioners, quantizers
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 SHORTER = {
     "training.max_minutes=6": "training.steps=25",
     "--preset laptop": "--preset debug",
@@ -41,7 +42,7 @@ def plugins() -> dict[str, str]:
 
 
 def test_the_plugins_have_twenty_lines_and_are_those_of_the_example() -> None:
-    example = (README.parent / "tests" / "example_plugin" / "example_plugin.py").read_text()
+    example = (EXAMPLE_PLUGIN / "example_plugin.py").read_text()
     assert len(plugins()) == 2
     for text in plugins().values():
         (defined,) = re.findall(r"^class .*?(?=\n\n\n)", text, re.MULTILINE | re.DOTALL)

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from helpers import ROOT
 from lapa.data.episodes import read_episode
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
 from lapa.inference.extraction import extract
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def run(name: str, folder: Path, *arguments: str) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import lapa
+from helpers import ROOT
 from lapa import registry
 
-ROOT = Path(__file__).parent.parent
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 PACKAGES = {"lapa": ROOT / "lapa", "lapa_plugins": ROOT / "lapa_plugins", "lapa_envs": ROOT / "envs" / "lapa_envs"}
