@@ -1,10 +1,12 @@
-"""One section of a configuration and one dataclass: merged, checked, built."""
+"""One section of a configuration and one dataclass: merged, checked, built, put into words."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import inspect
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -92,7 +94,10 @@ def to_object(config: DictConfig, where: str) -> Any:
         ConfigError: a value is missing, or cannot be; ``where`` stands before the key.
     """
     for key in map(str, config):  # sections within first, so that an error can name them
-        within = config[key]
+        try:
+            within = config[key]
+        except OmegaConfBaseException as error:  # what it refers to is not there
+            raise ConfigError(f"{where}{key}: {first_line(error)}") from None
         if isinstance(within, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(within)):
             to_object(within, f"{where}{key}.")
     try:
@@ -129,6 +134,36 @@ def require(holds: bool, key: str, what: str) -> None:
     """
     if not holds:
         raise ValueError(f"{key}: {what}")
+
+
+def meanings(options: type[Any]) -> dict[str, str]:
+    """What the docstring of a dataclass of options, and those of its bases, say about each field, by its name.
+
+    A docstring either has a section ``Attributes:`` or begins with ````name``: meaning``.
+    """
+    found: dict[str, str] = {}
+    for cls in reversed(options.__mro__):
+        found |= dict(_documented(cls.__dict__.get("__doc__") or ""))
+    return found
+
+
+def _documented(docstring: str) -> Iterator[tuple[str, str]]:
+    text = inspect.cleandoc(docstring).replace("``", "`")
+    if alone := re.match(r"`(\w+)`: (.*)", text, re.DOTALL):
+        yield alone[1], " ".join(alone[2].split()).rstrip(".")
+        return
+    _, _, section = text.partition("Attributes:\n")
+    for name, meaning in re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE):
+        yield name, " ".join(meaning.split()).rstrip(".")
+
+
+def as_text(value: Any) -> str:
+    """A value as it is written behind ``dotted.key=``."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (tuple, list)):
+        return f"[{','.join(map(as_text, value))}]"
+    return str(value)
 
 
 def first_line(error: Exception) -> str:
