@@ -228,11 +228,13 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     """
     given = [(f"{file}: ", "", read_yaml(file))] if file is not None else []
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, value = override.partition("=")
         if not (key and equals):
             raise ConfigError(f"override '{override}' is not of the form dotted.key=value")
         try:
-            given.append(("", key, OmegaConf.from_dotlist([override])))
+            # To YAML these words are booleans; as text they are taken by switches and by ``tracking.wandb`` alike.
+            is_word = value.strip().lower() in ("on", "off", "yes", "no")
+            given.append(("", key, OmegaConf.from_dotlist([f"{key}='{value.strip()}'" if is_word else override])))
         except (YAMLError, OmegaConfBaseException):
             raise ConfigError(f"{key}: the value in '{override}' is not valid YAML; quote it") from None
     base = given[0][2].pop("base", None) if file is not None else None
