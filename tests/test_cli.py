@@ -295,7 +295,7 @@ def test_a_checkpoint_of_another_frame_size_is_one_line(
         (["record", "--env", "CartPole-v1"], r"a recording wants observations of"),
         (["record", "--env", "ALE/Pong-v5"], r"knows only Breakout; take --policy random for other games"),
     ],
-    ids=lambda value: value[-1] if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
 def test_mistaken_options_are_one_line(
     argv: list[str], said: str, toy: Path, capsys: pytest.CaptureFixture[str]
