@@ -19,7 +19,7 @@ from lapa import registry
 from lapa.errors import ConfigError, RegistryError
 from lapa.presets import presets as presets
 from lapa.presets import read_preset
-from lapa.sections import merge, plugin_config, read_yaml, require, to_object
+from lapa.sections import BOOLEAN_WORDS, merge, plugin_config, read_yaml, require, to_object
 
 DEFAULT_PRESET = "breakout"
 DEFAULT_SYSTEM = "latent_action"
@@ -232,8 +232,7 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
         if not (key and equals):
             raise ConfigError(f"override '{override}' is not of the form dotted.key=value")
         try:
-            # To YAML these words are booleans; as text they are taken by switches and by ``tracking.wandb`` alike.
-            is_word = value.strip().lower() in ("on", "off", "yes", "no")
+            is_word = value.strip().lower() in BOOLEAN_WORDS
             given.append(("", key, OmegaConf.from_dotlist([f"{key}='{value.strip()}'" if is_word else override])))
         except (YAMLError, OmegaConfBaseException):
             raise ConfigError(f"{key}: the value in '{override}' is not valid YAML; quote it") from None

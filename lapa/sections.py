@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,9 @@ from yaml import YAMLError
 from lapa import registry
 from lapa.contracts import Encoder
 from lapa.errors import ConfigError
+
+BOOLEAN_WORDS = ("on", "off", "yes", "no")
+"""Booleans to YAML. As overrides they stay words, which switches and settings such as ``tracking.wandb`` both take."""
 
 
 def build(members: registry.Registry[Any], section: dict[str, Any], **facts: Any) -> Any:
@@ -163,7 +167,21 @@ def as_text(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (tuple, list)):
         return f"[{','.join(map(as_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {as_text(each)}' for key, each in value.items())}}}"
+    if isinstance(value, str) and not _is_plain(value):
+        return json.dumps(value, ensure_ascii=False)
     return str(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether YAML reads a text as itself; the words ``on``, ``off``, ``yes`` and ``no`` are read so too."""
+    if text.lower() in BOOLEAN_WORDS:
+        return True
+    try:
+        return bool(yaml.safe_load(text) == text)
+    except YAMLError:
+        return False
 
 
 def first_line(error: Exception) -> str:

@@ -109,7 +109,21 @@ def test_lines_stand_in_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "null"), (True, "true"), ((8, 16), "[8,16]"), (1e-5, "1e-05"), ("a b", "a b"), (0, "0")]
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        ((8, 16), "[8,16]"),
+        (1e-5, "1e-05"),
+        ("a b", "a b"),
+        (0, "0"),
+        ("2024", '"2024"'),
+        ("", '""'),
+        ("a: b", '"a: b"'),
+        ("off", "off"),
+        (["b", "1"], '[b,"1"]'),
+        ({"a": None}, "{a: null}"),
+    ],
 )
 def test_values_are_written_as_they_are_read(value: object, text: str) -> None:
     assert as_text(value) == text
