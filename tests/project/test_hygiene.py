@@ -33,7 +33,7 @@ LAYERS = (
     "sections",
     "presets",
     "config",
-    "plugins",
+    "plugins settings",
     "nn metrics report",
     "data",
     "games systems tracking",
