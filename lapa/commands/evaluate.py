@@ -14,7 +14,10 @@ def add_evaluate(subparsers: Subparsers) -> None:
     add_data_options(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: %(default)s)")
     parser.add_argument(
-        "--lag", type=int, default=0, help="probe for the action taken so many steps before (default: %(default)s)"
+        "--lag",
+        type=int,
+        default=0,
+        help="probe for the action taken LAG steps earlier (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: %(default)s)")
 
@@ -23,9 +26,9 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     """Judges, writes the report, prints the table."""
     from lapa.data.store import open_store
     from lapa.engine.checkpoint import load_checkpoint
-    from lapa.evaluation.evaluate import evaluate
+    from lapa.evaluation.evaluate import evaluate, summary_rows
     from lapa.evaluation.report import write_report
-    from lapa.report.tables import format_table, summary_rows
+    from lapa.report.tables import format_table
     from lapa.tracking.jsonl import read_history
 
     checkpoint = load_checkpoint(arguments.checkpoint, arguments.device)
