@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-from lapa.evaluation.evaluator import Column, Evaluator, Verdict, named
+from lapa.evaluation.evaluator import Column, Evaluator, Verdict
 from lapa.evaluation.study import DrawnBatch, Study
-from lapa.games.game import Figure, Game, State, joined_states, known_games, unknown_game
+from lapa.games.game import Game, Measure, State, joined_states, known_games, unknown_game
 from lapa.report.page import Page
 from lapa.report.tables import Row
 
@@ -71,10 +71,11 @@ class ElementsEvaluator(Evaluator):
     def rows(cls, metrics: Mapping[str, float]) -> list[Row]:
         """Those that the games choose for a summary."""
         rows: list[Row] = []
-        for figure in known_figures():
-            model, copied = names_of(figure)
-            if figure.summary and model in metrics:
-                rows.append((figure.summary, figure.form(metrics[model]), f"copying {figure.form(metrics[copied])}"))
+        for measure in known_measures():
+            model, copied = names_of(measure)
+            if measure.summary and model in metrics:
+                against = f"copying {measure.form(metrics[copied])}" if copied in metrics else ""
+                rows.append((measure.summary, measure.form(metrics[model]), against))
         return rows
 
     @classmethod
@@ -89,41 +90,41 @@ class ElementsEvaluator(Evaluator):
     def columns(cls) -> tuple[Column, ...]:
         """Those that the games choose for a comparison."""
         return tuple(
-            Column(figure.column, names_of(figure)[0], figure.form) for figure in known_figures() if figure.column
+            Column(measure.column, names_of(measure)[0], measure.form) for measure in known_measures() if measure.column
         )
 
     def section(self, page: Page, metrics: Mapping[str, float]) -> None:
-        """All figures of the game."""
+        """All measures of the game."""
         title = self._game.elements
         page.heading(title[0].upper() + title[1:], "elements")
         page.text(
             "Found in the predicted frames and compared with the RAM. Distances are in pixels of the recorded frame. "
             "What does not change is right if the current frame is copied; so look at what changed, and at what moves."
         )
-        page.table(("", "model", "copying"), element_rows(self._game.figures, metrics))
+        page.table(("", "model", "copying"), element_rows(self._game.measures, metrics))
 
 
-def known_figures() -> list[Figure]:
-    """The figures of all games, each metric once."""
-    found: dict[str, Figure] = {}
+def known_measures() -> list[Measure]:
+    """The measures of all games, each metric once."""
+    found: dict[str, Measure] = {}
     for game in known_games():
-        for figure in game.figures:
-            found.setdefault(figure.metric, figure)
+        for measure in game.measures:
+            found.setdefault(measure.metric, measure)
     return list(found.values())
 
 
-def names_of(figure: Figure) -> tuple[str, str]:
+def names_of(measure: Measure) -> tuple[str, str]:
     """The full names of its metric, of the model and of copying."""
-    model, copied = named(ElementsEvaluator.group, {figure.metric.format(who): 0.0 for who in ("", "copy_")})
+    model, copied = (f"{ElementsEvaluator.group}/{measure.metric.format(who)}" for who in ("", "copy_"))
     return model, copied
 
 
-def element_rows(figures: tuple[Figure, ...], metrics: Mapping[str, float]) -> list[Row]:
+def element_rows(measures: tuple[Measure, ...], metrics: Mapping[str, float]) -> list[Row]:
     """Measure, model, copying."""
     rows = []
-    for figure in figures:
-        names = names_of(figure)
+    for measure in measures:
+        names = names_of(measure)
         if any(name in metrics for name in names):
-            cells = (figure.form(metrics[name]) if name in metrics else "-" for name in names)
-            rows.append((figure.label, *cells))
+            cells = (measure.form(metrics[name]) if name in metrics else "-" for name in names)
+            rows.append((measure.label, *cells))
     return rows

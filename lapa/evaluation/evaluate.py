@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lapa.data.store import FrameStore
@@ -106,14 +106,20 @@ def evaluate(
             left_out.append(reason)
         else:
             evaluators.append(kind(study))
-    if study.coder or study.drawer:
-        for batch in study.judged_batches():
-            for evaluator in evaluators:
-                evaluator.see(batch)
+    show_clips(study, evaluators)
     metrics: dict[str, float] = {}
     for evaluator in evaluators:
         metrics |= named(evaluator.group, evaluator.metrics())
     return Evaluation(study, evaluators, metrics, verdicts(metrics), left_out)
+
+
+def show_clips(study: Study, evaluators: Sequence[Evaluator]) -> None:
+    """Labels and draws the judged clips, once, and shows each batch to all evaluators."""
+    if not (study.coder or study.drawer):
+        return
+    for batch in study.judged_batches():
+        for evaluator in evaluators:
+            evaluator.see(batch)
 
 
 def by_rank() -> list[type[Evaluator]]:

@@ -21,7 +21,7 @@ State = dict[str, np.ndarray]
 """What there is on N screens: (N, ...) each."""
 
 
-class Figure(NamedTuple):
+class Measure(NamedTuple):
     """How a metric of what is on the screen is shown.
 
     Attributes:
@@ -55,7 +55,7 @@ class Game(ABC):
         event_names: the E events that it finds in recorded pictures.
         action_classes: the A actions that can be told apart on the screen.
         max_downsample: beyond this factor the elements are too small to be found in predicted frames.
-        figures: how the metrics of :meth:`compare` are shown.
+        measures: how the metrics of :meth:`compare` are shown.
     """
 
     title: ClassVar[str]
@@ -63,7 +63,7 @@ class Game(ABC):
     event_names: ClassVar[tuple[str, ...]]
     action_classes: ClassVar[tuple[str, ...]]
     max_downsample: ClassVar[int] = 1
-    figures: ClassVar[tuple[Figure, ...]] = ()
+    measures: ClassVar[tuple[Measure, ...]] = ()
 
     @abstractmethod
     def matches(self, meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:

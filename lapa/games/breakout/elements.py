@@ -6,49 +6,49 @@ import numpy as np
 
 from lapa.games.breakout.detectors import find_ball, find_bricks, find_digits, find_paddle
 from lapa.games.breakout.screen import ScreenState
-from lapa.games.game import Figure, State
+from lapa.games.game import Measure, State
 from lapa.report.tables import per_myriad, percent, pixels
 
-FIGURES = (
-    Figure("ball drawn, where it flies free (recall)", "ball/{}drawn", percent),
-    Figure("ball within 2 px", "ball/{}within_2px", percent),
-    Figure(
+MEASURES = (
+    Measure("ball drawn, where it flies free (recall)", "ball/{}drawn", percent),
+    Measure("ball within 2 px", "ball/{}within_2px", percent),
+    Measure(
         "ball within 4 px",
         "ball/{}within_4px",
         percent,
         summary="ball within 4 px, where it flies free",
         column="ball within 4 px",
     ),
-    Figure("ball, median distance", "ball/{}median_px", pixels),
-    Figure("ball, 95th percentile", "ball/{}p95_px", pixels),
-    Figure("ball drawn where there is none", "ball/{}false", percent),
-    Figure("paddle within 1 px", "paddle/{}within_1px", percent),
-    Figure(
+    Measure("ball, median distance", "ball/{}median_px", pixels),
+    Measure("ball, 95th percentile", "ball/{}p95_px", pixels),
+    Measure("ball drawn where there is none", "ball/{}false", percent),
+    Measure("paddle within 1 px", "paddle/{}within_1px", percent),
+    Measure(
         "paddle within 2 px",
         "paddle/{}within_2px",
         percent,
         summary="paddle within 2 px",
         column="paddle within 2 px",
     ),
-    Figure("paddle, median distance", "paddle/{}median_px", pixels),
-    Figure("paddle, 95th percentile", "paddle/{}p95_px", pixels),
-    Figure("bricks right", "bricks/{}accuracy", per_myriad),
-    Figure(
+    Measure("paddle, median distance", "paddle/{}median_px", pixels),
+    Measure("paddle, 95th percentile", "paddle/{}p95_px", pixels),
+    Measure("bricks right", "bricks/{}accuracy", per_myriad),
+    Measure(
         "bricks right, of those that changed",
         "bricks/{}changed_accuracy",
         percent,
         summary="bricks right, of those just broken",
         column="changed bricks",
     ),
-    Figure("score right", "score/{}accuracy", percent),
-    Figure(
+    Measure("score right", "score/{}accuracy", percent),
+    Measure(
         "score right, where it changed",
         "score/{}changed_accuracy",
         percent,
         summary="score right, where it has just changed",
     ),
-    Figure("lives right", "lives/{}accuracy", percent),
-    Figure("lives right, where they changed", "lives/{}changed_accuracy", percent),
+    Measure("lives right", "lives/{}accuracy", percent),
+    Measure("lives right, where they changed", "lives/{}changed_accuracy", percent),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lapa.games.breakout.detectors import read_screens, to_luma
-from lapa.games.breakout.elements import FIGURES, element_metrics, find_elements
+from lapa.games.breakout.elements import MEASURES, element_metrics, find_elements
 from lapa.games.breakout.events import EVENTS, find_events
 from lapa.games.breakout.screen import (
     ACTION_CLASSES,
@@ -29,7 +29,7 @@ class Breakout(Game):
     event_names = EVENTS
     action_classes = ACTION_CLASSES
     max_downsample = MAX_DOWNSAMPLE
-    figures = FIGURES
+    measures = MEASURES
 
     def matches(self, meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:
         """By the environment's id and the size of the frames."""
