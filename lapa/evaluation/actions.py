@@ -71,7 +71,7 @@ def probed(study: Study) -> Probed | None:
     fitted = probe_data(study, study.fitting, study.fitting_codes, game)
     judged = probe_data(study, study.clips, study.codes, game)
     if not len(fitted) or not len(judged):
-        raise DataError(f"lag {study.lag}: no pair has an action so many steps before it; take a smaller one")
+        raise DataError(f"lag {study.lag}: no pair has an action that many steps before it; use a smaller lag")
     classes = np.union1d(fitted.actions, judged.actions)
     meanings = game.action_classes if game else study.episodes[0].tracks.meta.get("action_meanings", [])
     names = [str(meanings[label]) if label < len(meanings) else str(label) for label in range(int(classes.max()) + 1)]

@@ -213,7 +213,7 @@ def run_starts(starts: np.ndarray, steps: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Counterfactual:
-    """What one frame would have become had one code of its grid been another.
+    """What one frame would have become if one code of its grid were another.
 
     Attributes:
         current: (C, H, W) in [0, 1].

@@ -102,7 +102,7 @@ class Evaluator(ABC):
         """Adds its section to the report; ``page.images`` has the figures of all evaluators."""
 
     def details(self) -> dict[str, Any]:
-        """What it adds to ``metrics.json`` beside its metrics, as plain values."""
+        """What it adds to ``metrics.json`` next to its metrics, as plain values."""
         return {}
 
     def write(self, out: Path) -> None:  # noqa: B027 # most need none

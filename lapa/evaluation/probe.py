@@ -102,7 +102,7 @@ def trees(seed: int, max_features: float = 0.05, min_samples_leaf: int = 2) -> A
 
 def observer(seed: int, data: ProbeData) -> Any:
     """The classifier on the current frame: of its state where that is known, else of its pixels."""
-    # Each the best of several on validation episodes: what a model is held against must not be weak.
+    # Each the best of several on validation episodes: what a model is compared with must not be weak.
     return trees(seed, 1.0, 20) if data.state is not None else trees(seed, 0.3, 5)
 
 

@@ -21,7 +21,7 @@ from lapa.report.tables import Row, percent
 class ReadingEvaluator(Evaluator):
     """How well events are read from all codes of a grid together.
 
-    It keeps the classifiers beside the report. Where neither actions nor events are known, they read nothing.
+    It writes the classifiers next to the report. Where neither actions nor events are known, they read nothing.
     """
 
     group = "reading"

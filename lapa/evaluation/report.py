@@ -1,4 +1,4 @@
-"""The report: ``metrics.json``, the figures, and one HTML file that needs nothing beside it."""
+"""The report: ``metrics.json``, the figures, and one HTML file that needs no other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_report(
 ) -> Path:
     """Writes ``metrics.json``, the figures as PNG and WebP files, and ``report.html``, which holds them all.
 
-    Beside them ``code_reader.npz`` has what it takes to read actions and events from codes, for the live view, if the
+    Next to them ``code_reader.npz`` has what it takes to read actions and events from codes, for the live view, if the
     system gives codes of transitions.
 
     Args:

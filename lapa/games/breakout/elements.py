@@ -106,7 +106,7 @@ def element_metrics(predicted: State, copied: State, before: ScreenState, truth:
 
 
 def distance_metrics(prefix: str, distance: np.ndarray, within: tuple[int, ...]) -> dict[str, float]:
-    """Median, 95th percentile, and shares within so many pixels, of distances that are infinite where nothing is."""
+    """Median, 95th percentile, and shares within limits, of distances that are infinite where nothing is."""
     metrics = {f"{prefix}within_{pixels}px": float((distance <= pixels).mean()) for pixels in within}
     for name, share in (("median_px", 0.5), ("p95_px", 0.95)):
         # JSON cannot hold what is infinite.

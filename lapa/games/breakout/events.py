@@ -27,10 +27,10 @@ HIDDEN_STEPS = 3
 """The paddle hides the ball for fewer steps than this."""
 
 NEAR_PADDLE = 40
-"""The last clear sight before a bounce off the paddle is at most so many pixels above it."""
+"""The last clear sight before a bounce off the paddle is at most this number of pixels above it."""
 
 WALL_REACH = 10
-"""The ball moves at most so many pixels sideways in a step."""
+"""The ball moves at most this number of pixels sideways in a step."""
 
 
 def find_events(screens: ScreenState, numbers: np.ndarray) -> np.ndarray:

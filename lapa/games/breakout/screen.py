@@ -99,7 +99,7 @@ class ScreenState:
 
 
 def screen_state(ram: np.ndarray) -> ScreenState:
-    """Reads (N, bytes) uint8 of console memory."""
+    """Reads (N, bytes) uint8 of RAM."""
     memory = ram.astype(np.int64)
     paddle = memory[:, RAM_PADDLE_X] + PADDLE_LEFT
     left, top = memory[:, RAM_BALL_X] + BALL_LEFT, memory[:, RAM_BALL_Y] + BALL_TOP
