@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -64,21 +65,26 @@ class Labeller:
         self._folded: Coder | None = None
         self._exact: Coder | None = None
 
-    def __call__(self, current: Tensor, following: Tensor) -> Tensor:
-        """Codes (B, h, w * n) int64, on the model's device, of prepared (B, C, H, W) uint8 frames."""
-        return self.label(current, following).codes
+    def __call__(self, *frames: Tensor) -> Tensor:
+        """Codes (B, h, w * n) int64, on the model's device.
+
+        Args:
+            frames: prepared (B, C, H, W) uint8, as many as the model looks at, in order of time: a pair for a
+                transition.
+        """
+        return self.label(*frames).codes
 
     @torch.inference_mode()
-    def label(self, current: Tensor, following: Tensor) -> Labels:
-        """Codes and margins, on the model's device, of prepared (B, C, H, W) uint8 frames."""
+    def label(self, *frames: Tensor) -> Labels:
+        """Codes and margins, on the model's device, of frames as in :meth:`__call__`."""
         if self._folded is None:
             # Twice as fast; it rounds a little differently.
             self._folded = without_decoder(self.model)
             fold_batch_norm(self._folded)
             self._folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        current, following = current.to(self.device), following.to(self.device)
+        frames = tuple(frame.to(self.device) for frame in frames)
         with full_float32():
-            latent = self._folded.encode(to_float(current), to_float(following))
+            latent = self._folded.encode(*map(to_float, frames))
             codes, margin = self.model.quantizer.assign(latent)
         if margin is None:
             undecided = torch.ones(len(codes), dtype=torch.bool, device=self.device)
@@ -86,16 +92,16 @@ class Labeller:
             undecided = margin.flatten(1).amin(1) <= ROUNDING * latent.abs().flatten(1).amax(1)
         rows = undecided.nonzero().squeeze(1)
         if len(rows):
-            codes[rows] = self._label_exactly(current[rows], following[rows])
+            codes[rows] = self._label_exactly([frame[rows] for frame in frames])
         return Labels(codes, margin)
 
-    def _label_exactly(self, current: Tensor, following: Tensor) -> Tensor:
+    def _label_exactly(self, frames: Sequence[Tensor]) -> Tensor:
         if self._exact is None:
             self._exact = without_decoder(self.model).double()
         exact = self._exact
         codes = [
-            exact.quantizer(exact.encode(to_float(a).double(), to_float(b).double())).codes
-            for a, b in zip(current.split(1), following.split(1), strict=True)
+            exact.quantizer(exact.encode(*(to_float(frame).double() for frame in row))).codes
+            for row in zip(*(frame.split(1) for frame in frames), strict=True)
         ]
         return torch.cat([c for c in codes if c is not None])
 
