@@ -292,6 +292,8 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: as :func:`load_config`.
     """
+    if not isinstance(values, dict):
+        raise ConfigError(f"a configuration is a mapping of sections, not {type(values).__name__}")
     # Before there were systems, there was one.
     return _finish(merge(schema(str(values.get("system", DEFAULT_SYSTEM))), OmegaConf.create(values)))
 

@@ -25,6 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lapa.config import Config, load_config
+from lapa.contracts import Facts
 from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.feed import Feed
 from lapa.data.files import write_text
@@ -32,12 +33,11 @@ from lapa.data.frames import FrameFormat, read_png, to_float
 from lapa.data.store import FrameStore, open_store
 from lapa.device import autocast, has_fast_bf16, peak_memory, pick_device
 from lapa.engine.checkpoint import load_model
-from lapa.engine.setup import make_model, make_optimizer
+from lapa.engine.setup import make_system
+from lapa.engine.step import OptimizerStep
 from lapa.engine.training import train
 from lapa.inference.labelling import Labeller
-from lapa.nn.losses import weighted_sum
 from lapa.progress import notify
-from lapa.systems.latent_action.losses import loss_terms, loss_weights
 from lapa_envs.pretrained import default_checkpoint
 
 PRESETS = ("breakout", "breakout_rgb", "laptop")
@@ -115,31 +115,20 @@ def prepared_pairs(store: FrameStore, config: Config, device: torch.device) -> C
 def prepared_model(config: Config, format: FrameFormat, device: torch.device) -> Any:
     """The model in its memory layout."""
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
-    return make_model(config, format).to(device).to(memory_format=layout)
+    return make_system(config, Facts(format)).to(device).to(memory_format=layout)
 
 
 def measure_training(store: FrameStore, config: Config, batch_size: int, seconds: float) -> dict[str, float]:
     """The training step: pairs per second, floating-point operations per pair and second, and peak memory."""
     device = pick_device()
-    precision = config.training.precision
     pairs = prepared_pairs(store, config, device)
     model = prepared_model(config, pairs.format, device)
     model.activation_checkpointing = config.training.activation_checkpointing
-    optimizer = make_optimizer(model, config.training)
+    take_step = OptimizerStep(model, config.loss, config.training)
     rng = np.random.default_rng(0)
 
     def step() -> int:
-        pair = pairs[rng.choice(len(pairs), batch_size)]
-        current, following = to_float(pair.current), to_float(pair.next)
-        with autocast(device, precision):
-            output = model(current, following)
-        terms = loss_terms(output, current, following, config.loss, 0.5)
-        loss = weighted_sum(terms, loss_weights(config.loss, 0.5))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.training.clip_norm)
-        optimizer.step()
-        model.quantizer.update()
+        take_step(pairs[rng.choice(len(pairs), batch_size)], 0.5)
         return batch_size
 
     counter = FlopCounterMode(display=False)

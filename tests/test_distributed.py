@@ -39,7 +39,7 @@ with distributed.process_group("cpu") as device:
     run = Run(config, FrameStore(Path(sys.argv[2])), device, lambda message: None, sys.argv[3])
     with StopSignal() as stop, run.trackers:
         run.train(stop)
-    torch.save(run.model.state_dict(), Path(sys.argv[4]) / f"rank_{distributed.rank()}.pt")
+    torch.save(run.system.state_dict(), Path(sys.argv[4]) / f"rank_{distributed.rank()}.pt")
 """
 
 
@@ -141,7 +141,7 @@ def test_a_batch_that_cannot_be_dealt_is_an_error(record_toy: Callable[..., Path
     options = ["--preset", "debug", "data.downsample=1", f"data.root={record_toy(tmp_path / 'toy')}"]
     done = torchrun("-m", "lapa.cli", "train", *options, f"training.out={tmp_path / 'run'}", "training.batch_size=9")
     assert done.returncode != 0
-    assert "training.batch_size: 9 pairs cannot be cut into 2 equal parts of 2 or more, for 2 proc" in done.stderr
+    assert "training.batch_size: 9 clips cannot be cut into 2 equal parts of 2 or more, for 2 proc" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -32,7 +32,7 @@ def open_configured_store(config: Config, strict: bool = False) -> Any:
     from lapa.data.store import open_store
 
     store = Path(config.data.store) if config.data.store else None
-    return open_store(Path(config.data.root), store, strict=strict)
+    return open_store(config.data.root, store, strict=strict)
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, checkpoint: bool = True) -> None:

@@ -18,6 +18,8 @@ from lapa.data.splits import evenly_spaced
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.errors import DataError
 
+WINDOW = 4
+"""Files whose clips are shuffled together, where there are several."""
 PAIR = ClipSpec(2)
 """Two consecutive frames and no track."""
 
@@ -75,51 +77,76 @@ class ClipDataset(Dataset[Clips]):
         self.format = format
         self.spec = spec
         self._steps = np.arange(spec.frames)
-        starts = [episode.clip_starts(spec.frames) for episode in self.episodes]
-        self.starts = np.concatenate(starts) if starts else np.empty(0, dtype=np.int64)
-        if not len(self.starts):
+        # Of a million clips without a gap between them one line is kept, not a million numbers.
+        runs = np.array(
+            [(*run, owner) for owner, episode in enumerate(self.episodes) for run in episode.runs(spec.frames)]
+        ).reshape(-1, 3)
+        self._run_starts, self._run_ends, self._owners = runs[:, 0], runs[:, 1].cumsum(), runs[:, 2]
+        if not len(runs):
             raise DataError(
                 f"the chosen episodes hold no {spec.frames} consecutive frames; check the numbers in the file names"
             )
         for track in spec.tracks:
             check_track(store, self.episodes, track)
         self._kept: Tensor | None = None
-        self._kept_rows = torch.empty(0, dtype=torch.int64)
+        self._kept_firsts = np.empty(0, dtype=np.int64)  # row of each run's first frame among those kept
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return int(self._run_ends[-1])
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(P,) int64, the store index of each clip's first frame; made anew each time."""
+        return self._starts(np.arange(len(self)))
+
+    @property
+    def groups(self) -> list[int]:
+        """How many clips come from each file of the store, in order."""
+        file = np.searchsorted(self.store.parts, self._run_starts, side="right")
+        last = np.flatnonzero(np.diff(file, append=-1))  # the last run of each file
+        return np.diff(self._run_ends[last], prepend=0).tolist()
+
+    def _starts(self, index: Any) -> np.ndarray:
+        """(B,) int64, the store index of the first frame of these clips."""
+        run, before = self._runs(index)
+        return self._run_starts[run] + before
+
+    def _runs(self, index: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Of each clip the run that it belongs to, and how many clips of the run come before it."""
+        index = np.atleast_1d(np.asarray(index))
+        index = np.where(index < 0, index + len(self), index)
+        if index.size and not (index.min() >= 0 and index.max() < len(self)):
+            raise IndexError(f"no such clip: there are {len(self)}")
+        run = np.searchsorted(self._run_ends, index, side="right")
+        return run, index - np.where(run > 0, self._run_ends[run - 1], 0)
 
     def __getitem__(self, index: Any) -> Clips:
         if self._kept is not None:
-            index = np.atleast_1d(np.asarray(index))
-            rows = self._kept_rows[torch.from_numpy(index).to(self._kept.device)]
-            steps = torch.arange(self.spec.frames, device=rows.device)
-            tracks = {name: track.to(self._kept.device) for name, track in self.tracks(self.starts[index]).items()}
-            return Clips(self._kept[rows[:, None] + steps], tracks)
+            run, before = self._runs(index)
+            rows = torch.from_numpy((self._kept_firsts[run] + before)[:, None] + self._steps).to(self._kept.device)
+            tracks = self._tracks(run, before)
+            return Clips(self._kept[rows], {name: track.to(self._kept.device) for name, track in tracks.items()})
         return self.read(index).prepared(torch.device("cpu"), self.format)
 
     __getitems__ = __getitem__
 
     def read(self, index: Any) -> RawClips:
         """The batch as it lies in the store. Clips that overlap share frames: each is read once."""
-        starts = self.starts[np.atleast_1d(np.asarray(index))]
+        run, before = self._runs(index)
+        starts = self._run_starts[run] + before
         wanted, rows = np.unique(starts[:, None] + self._steps, return_inverse=True)
         frames = torch.from_numpy(self.store.frames(wanted.tolist()))
-        return RawClips(frames, torch.from_numpy(rows.reshape(len(starts), -1)), self.tracks(starts))
+        return RawClips(frames, torch.from_numpy(rows.reshape(len(starts), -1)), self._tracks(run, before))
 
-    def tracks(self, starts: np.ndarray) -> dict[str, Tensor]:
-        """The tracks of the clips that begin at these store indices (B,)."""
-        if not self.spec.tracks:
-            return {}
-        firsts = np.array([episode.start for episode in self.episodes])
-        owners = np.searchsorted(firsts, starts, side="right") - 1
+    def _tracks(self, run: np.ndarray, before: np.ndarray) -> dict[str, Tensor]:
+        """The tracks of clips, each the ``before``-th of its run."""
         found: dict[str, Tensor] = {}
         for name in self.spec.tracks:
             steps = self._steps[:-1] if name in PER_STEP else self._steps
-            rows = [
-                self.episodes[owner].tracks[name][self.episodes[owner].step_rows(start) + steps]
-                for owner, start in zip(owners.tolist(), starts.tolist(), strict=True)
-            ]
+            rows = []
+            for owner, start in zip(self._owners[run].tolist(), (self._run_starts[run] + before).tolist(), strict=True):
+                episode = self.episodes[owner]
+                rows.append(episode.tracks[name][episode.step_rows(start) + steps])
             found[name] = torch.from_numpy(np.stack(rows).astype(TRACKS[name]))
         return found
 
@@ -131,7 +158,7 @@ class ClipDataset(Dataset[Clips]):
     @property
     def frame_bytes(self) -> int:
         """Bytes of all prepared frames."""
-        frames = sum(len(episode.numbers) for episode in self.episodes)
+        frames = sum(episode.count for episode in self.episodes)
         return frames * self.format.channels * self.format.size[0] * self.format.size[1]
 
     def keep_on(self, device: torch.device, chunk: int = 256) -> None:
@@ -141,9 +168,9 @@ class ClipDataset(Dataset[Clips]):
         for first in range(0, len(wanted), chunk):
             raw = torch.from_numpy(self.store.frames(wanted[first : first + chunk].tolist()))
             kept[first : first + chunk] = prepare(raw.to(device), self.format)
-        rows = np.zeros(len(self.store), dtype=np.int64)  # store index -> row
-        rows[wanted] = np.arange(len(wanted))
-        self._kept, self._kept_rows = kept, torch.from_numpy(rows[self.starts]).to(device)
+        counts = [episode.count for episode in self.episodes]
+        moved = np.cumsum([0, *counts[:-1]]) - [episode.start for episode in self.episodes]
+        self._kept, self._kept_firsts = kept, self._run_starts + moved[self._owners]
 
     def mean_frame(self, sample: int = 2048) -> Tensor:
         """(C, H, W) float in [0, 1], the mean of at most ``sample`` frames at even distances."""
@@ -153,7 +180,7 @@ class ClipDataset(Dataset[Clips]):
 
     def where(self, index: int) -> str:
         """Where a clip was recorded: ``<episode>/<n>.png``, its first frame."""
-        start = int(self.starts[index])
+        (start,) = self._starts(index).tolist()
         episode = next(episode for episode in self.episodes if episode.start <= start < episode.stop)
         return f"{episode.name}/{episode.numbers[start - episode.start]}.png"
 
@@ -171,27 +198,31 @@ def check_track(store: FrameStore, episodes: Sequence[StoredEpisode], name: str)
 
 
 class ClipSampler:
-    """Endless batches of pair numbers: each epoch is a fresh seeded shuffle of all pairs, its short rest dropped.
+    """Endless batches of clip numbers: each epoch is a fresh seeded shuffle of all clips, its short rest dropped.
+
+    Clips that come from several files are shuffled a few files at a time, the files in an order of their own: so an
+    epoch's order fits memory however many clips there are, and few files are open at once.
 
     Batch ``n`` depends on the arguments and on ``n`` alone. So a resumed run draws the very next batch, and ranks
     draw their shares of one batch without talking to each other.
 
     Args:
-        num_pairs: how many there are.
-        batch_size: pairs in a batch, over all ranks.
+        num_clips: how many there are.
+        batch_size: clips in a batch, over all ranks.
         seed: of the shuffles.
         first: number of the first batch.
         parts: micro-batches that a batch is cut into.
-        rank: which share of each micro-batch; consecutive ranks get consecutive pairs of it.
+        rank: which share of each micro-batch; consecutive ranks get consecutive clips of it.
         world_size: how many shares there are.
+        groups: how many clips come from each file, in order; one file if None.
 
     Raises:
-        DataError: there are too few pairs for one batch.
+        DataError: there are too few clips for one batch.
     """
 
     def __init__(
         self,
-        num_pairs: int,
+        num_clips: int,
         batch_size: int,
         seed: int,
         *,
@@ -199,22 +230,44 @@ class ClipSampler:
         parts: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        groups: Sequence[int] | None = None,
     ) -> None:
-        if num_pairs < batch_size:
+        if num_clips < batch_size:
             raise DataError(
-                f"{num_pairs} training pairs do not fill one batch of {batch_size}; "
+                f"{num_clips} training clips do not fill one batch of {batch_size}; "
                 "record more or lower training.batch_size"
             )
-        self.num_pairs = num_pairs
+        self.num_clips = num_clips
         self.batch_size = batch_size
         self.seed = seed
         self.first = first
+        self.groups = list(groups or [num_clips])
         self.share = np.arange(batch_size).reshape(parts, world_size, -1)[:, rank].ravel()
+        assert sum(self.groups) == num_clips
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, position = divmod(self.first, self.num_pairs // self.batch_size)
+        epoch, position = divmod(self.first, self.num_clips // self.batch_size)
         while True:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.num_pairs)
-            for start in range(position * self.batch_size, self.num_pairs - self.batch_size + 1, self.batch_size):
-                yield order[start : start + self.batch_size][self.share].tolist()
+            rest = np.empty(0, dtype=np.int64)
+            last = self.num_clips // self.batch_size * self.batch_size
+            done = position * self.batch_size
+            for order in self._orders(epoch, done):
+                rest = np.concatenate([rest, order])
+                while len(rest) >= self.batch_size and done < last:
+                    yield rest[: self.batch_size][self.share].tolist()
+                    rest, done = rest[self.batch_size :], done + self.batch_size
             epoch, position = epoch + 1, 0
+
+    def _orders(self, epoch: int, skip: int) -> Iterator[np.ndarray]:
+        """The clip numbers of an epoch in order, window by window, without the first ``skip``."""
+        if len(self.groups) == 1:
+            yield np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)[skip:]
+            return
+        firsts = np.cumsum([0, *self.groups])
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.groups))
+        for number, window in enumerate(np.array_split(order, -(-len(order) // WINDOW))):
+            size = sum(self.groups[group] for group in window)
+            if skip < size:
+                clips = np.concatenate([np.arange(firsts[group], firsts[group + 1]) for group in window])
+                yield np.random.default_rng((self.seed, epoch, number)).permutation(clips)[skip:]
+            skip = max(0, skip - size)

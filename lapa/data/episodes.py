@@ -19,8 +19,9 @@ each frame.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ class Tracks(Mapping[str, np.ndarray]):
     """What is known of an episode beside its frames: arrays by name, over T steps or T+1 frames.
 
     Args:
-        meta: JSON-able facts of the episode.
-        arrays: by the names of :data:`TRACKS`; or functions that read them when they are asked for. None is left out.
+        meta: JSON-able facts of the episode; None has ``load`` read them under the name ``meta``, if there is one.
+        lazy: names of arrays that ``load`` reads each time they are asked for.
+        load: from a name of ``lazy`` to the array.
+        arrays: by the names of :data:`TRACKS`. None is left out.
 
     Attributes:
         num_frames: T+1 by the arrays that are there already; None where there is none.
@@ -62,25 +65,43 @@ class Tracks(Mapping[str, np.ndarray]):
         TypeError: an unknown name.
     """
 
+    __slots__ = ("_arrays", "_load", "_meta", "num_frames")
+
     def __init__(
-        self, *, meta: dict[str, Any] | None = None, **arrays: np.ndarray | Callable[[], np.ndarray] | None
+        self,
+        *,
+        meta: dict[str, Any] | None = None,
+        lazy: Iterable[str] = (),
+        load: Callable[[str], Any] | None = None,
+        **arrays: np.ndarray | None,
     ) -> None:
-        if unknown := arrays.keys() - TRACKS.keys():
+        lazy = tuple(lazy)
+        if unknown := {*arrays, *lazy} - TRACKS.keys():
             raise TypeError(f"unknown track '{min(unknown)}'; known: {', '.join(TRACKS)}")
-        self.meta = meta or {}
-        self._arrays = {name: arrays[name] for name in TRACKS if arrays.get(name) is not None}
-        lengths = {
-            name: len(array) + (name in PER_STEP)
-            for name, array in self._arrays.items()
-            if isinstance(array, np.ndarray)
-        }
+        self._meta, self._load = meta, load
+        given = {name: array for name, array in arrays.items() if array is not None}
+        self._arrays = _empty(lazy)
+        if given:
+            self._arrays = {name: given.get(name) for name in TRACKS if name in lazy or name in given}
+        there = {name: array for name, array in self._arrays.items() if array is not None}
+        lengths = {name: len(array) + (name in PER_STEP) for name, array in there.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"arrays disagree on the number of frames: {lengths}")
         self.num_frames = next(iter(lengths.values()), None)
 
+    @property
+    def meta(self) -> dict[str, Any]:
+        """JSON-able facts of the episode, such as ``env_id``; empty where nothing is known."""
+        if self._meta is None and self._load is not None:
+            meta: dict[str, Any] = self._load("meta")
+            return meta
+        return self._meta or {}
+
     def __getitem__(self, name: str) -> np.ndarray:
-        array = self._arrays[name]
-        return array() if callable(array) else array  # type: ignore[return-value]
+        if (array := self._arrays[name]) is not None:
+            return array
+        assert self._load is not None
+        return self._load(name)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -124,6 +145,12 @@ class Tracks(Mapping[str, np.ndarray]):
     def recorded(self) -> dict[str, np.ndarray]:
         """All arrays by name but those that a model made."""
         return {name: self[name] for name in self if name not in MADE}
+
+
+@functools.cache
+def _empty(names: tuple[str, ...]) -> dict[str, np.ndarray | None]:
+    """The names without arrays; the same dict for all episodes that have the same tracks."""
+    return {name: None for name in TRACKS if name in names}
 
 
 @dataclasses.dataclass(frozen=True)

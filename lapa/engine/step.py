@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,13 +37,13 @@ class OptimizerStep:
         self.optimizer = torch.optim.Adam(system.parameters(), lr=options.learning_rate, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
 
-    def __call__(self, clips: Clips, progress: float, stop: int = 0) -> StepResult:
+    def __call__(self, clips: Clips, progress: float, stop: Callable[[], int] = lambda: 0) -> StepResult:
         """Takes one step.
 
         Args:
             clips: this rank's share of the batch, on the device.
             progress: share of the training that is done, in [0, 1].
-            stop: number of the signal that this rank has received, or 0.
+            stop: tells the number of the signal that this rank has received by then, or 0.
         """
         options, system = self.options, self.system
         for group in self.optimizer.param_groups:
@@ -63,7 +64,7 @@ class OptimizerStep:
             result.add(total, terms, output, inputs)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(system.parameters(), options.clip_norm)
-        result.finish(norm, stop)
+        result.finish(norm, stop())
         if result.is_finite:
             self.scaler.step(self.optimizer)
             system.after_step()

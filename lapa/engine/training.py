@@ -154,6 +154,7 @@ class Run:
             parts=options.accumulate,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
+            groups=train_set.groups,
         )
 
         self.system = make_system(config, measure(store, train_set.episodes, seen))
@@ -212,7 +213,7 @@ class Run:
             while not done:
                 batch = next(self.feed)
                 progress = self.progress()
-                result = self.take_step(batch, progress, stop.received)
+                result = self.take_step(batch, progress, lambda: stop.received)
                 self.step += 1
                 self.meter.count(options.batch_size)
                 self.watch(result)
@@ -292,9 +293,12 @@ class Run:
                 save_checkpoint(best, self.system, self.config, split=self.split, step=self.step, metrics=metrics)
 
     def log_usage(self) -> None:
-        """Histograms of what is counted on held-out episodes."""
-        for name, counts in self.validator.counts().items():
+        """What is counted on held-out episodes: histograms, and the figures that come of them."""
+        found = self.validator.counts()
+        for name, counts in found.items():
             self.trackers.histogram(self.step, f"val/{name}/use", counts.numpy())
+        if found:
+            self.trackers.log(self.step, self.system.metrics("val", {}, found))
 
     def log_examples(self) -> None:
         """A picture of held-out clips, ``examples/step_<n>.png``."""

@@ -19,12 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import ROOT
 from lapa import registry
 from lapa.cli import main
 from lapa.config import presets
 from lapa.engine import training
 from lapa.inference.extraction import LatentActionDataset
+from tests.helpers import ROOT
 
 LAPA = Path(sys.executable).with_name("lapa")
 TRAIN = ["train", "--preset", "debug", "data.root=toy", "data.downsample=1", "training.out=run", "training.steps=4"]
@@ -309,7 +309,7 @@ def test_an_interruption_ends_quietly(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "loss_terms", interrupt)
+    monkeypatch.setattr(training.OptimizerStep, "__call__", interrupt)
     assert main(TRAIN) == 130
     assert capsys.readouterr().err.endswith("lapa: interrupted\n")
 

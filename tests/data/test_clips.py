@@ -142,7 +142,7 @@ def draw(sampler: ClipSampler, count: int) -> list[list[int]]:
 
 
 def test_an_epoch_is_a_permutation_and_the_next_epoch_another():
-    sampler = ClipSampler(num_pairs=12, batch_size=3, seed=5)
+    sampler = ClipSampler(num_clips=12, batch_size=3, seed=5)
     batches = draw(sampler, 8)
     first, second = list(chain(*batches[:4])), list(chain(*batches[4:]))
     assert sorted(first) == sorted(second) == list(range(12))
@@ -150,7 +150,7 @@ def test_an_epoch_is_a_permutation_and_the_next_epoch_another():
 
 
 def test_the_short_rest_of_an_epoch_is_dropped():
-    batches = draw(ClipSampler(num_pairs=11, batch_size=3, seed=5), 6)
+    batches = draw(ClipSampler(num_clips=11, batch_size=3, seed=5), 6)
     for epoch in (batches[:3], batches[3:]):
         drawn = list(chain(*epoch))
         assert len(set(drawn)) == len(drawn) == 9
@@ -166,7 +166,7 @@ def test_batches_depend_on_the_seed_alone():
 
 @pytest.mark.parametrize("drawn", [0, 1, 3, 4, 9])
 def test_a_sampler_told_how_many_batches_were_drawn_goes_on_with_the_very_next_one(drawn):
-    whole = draw(ClipSampler(num_pairs=14, batch_size=3, seed=5), drawn + 6)
+    whole = draw(ClipSampler(num_clips=14, batch_size=3, seed=5), drawn + 6)
     assert draw(ClipSampler(14, 3, seed=5, first=drawn), 6) == whole[drawn:]
 
 
@@ -181,5 +181,5 @@ def test_ranks_share_each_micro_batch_in_order(parts):
 
 
 def test_fewer_pairs_than_a_batch_are_refused():
-    with pytest.raises(DataError, match=r"7 training pairs do not fill one batch of 8.*lower training\.batch_size"):
-        ClipSampler(num_pairs=7, batch_size=8, seed=0)
+    with pytest.raises(DataError, match=r"7 training clips do not fill one batch of 8.*lower training\.batch_size"):
+        ClipSampler(num_clips=7, batch_size=8, seed=0)

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import torch
 
-from lapa import training
 from lapa.cli import main
 from lapa.config import Config, load_config, to_yaml
 from lapa.data.store import FrameStore, open_store
@@ -29,6 +28,7 @@ from lapa.engine.randomness import rng_state, set_rng_state
 from lapa.engine.stopping import StopSignal
 from lapa.engine.training import train
 from lapa.errors import CheckpointError, ConfigError, DataError, TrainingInterrupted
+from lapa.systems.latent_action import model as latent_action
 
 STEPS = 60
 
@@ -188,14 +188,14 @@ def test_a_signal_saves_and_says_how_to_go_on(
 
 def send_at(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> None:
     """Sends this process a signal while that step is computed."""
-    steps, terms = iter(range(1, 1000)), training.loss_terms
+    steps, terms = iter(range(1, 1000)), latent_action.loss_terms
 
     def send(*arguments: Any) -> Any:
         if torch.is_grad_enabled() and next(steps) == step:
             os.kill(os.getpid(), number)
         return terms(*arguments)
 
-    monkeypatch.setattr(training, "loss_terms", send)
+    monkeypatch.setattr(latent_action, "loss_terms", send)
 
 
 @pytest.fixture

@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 import torch
 
-from lapa import device, training
+from lapa import device
 from lapa.config import Config, TrainingConfig, config_from_dict, load_config
+from lapa.contracts import Facts, Terms
 from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint, read_state
 from lapa.engine.facts import git_revision
-from lapa.engine.setup import make_model
+from lapa.engine.setup import make_system
 from lapa.engine.stopping import StopSignal
 from lapa.engine.training import Run, train
 from lapa.engine.validation import Validator
 from lapa.errors import ConfigError, DataError, TrainingError
+from lapa.systems.latent_action import model as latent_action
 from lapa.systems.latent_action.losses import loss_terms
 from lapa.systems.latent_action.model import LatentActionModel
 
@@ -78,7 +80,7 @@ def test_the_summary_says_what_was_done(toy_store: FrameStore, toy_config: Calla
     assert summary.best == Path(toy_config().training.out) / "best.pt"
     assert summary.pairs_per_second == pytest.approx(20 * 8 / summary.seconds)
     assert summary.metrics == load_checkpoint(summary.best, "cpu").metrics
-    assert any("36 pairs of 3 episodes, frames in memory; validating on 12 pairs of 1" in line for line in said)
+    assert any("36 clips of 3 episodes, frames in memory; validating on 12 clips of 1" in line for line in said)
 
 
 def test_metrics_are_named_by_stage_group_and_name(breakout_run: Path) -> None:
@@ -174,14 +176,15 @@ def plant_nan(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[int], bool]) ->
     """Lets the loss of those steps, counted from 1, be NaN."""
     steps = iter(range(1, 10_000))
 
-    def spoilt(*arguments: Any) -> dict[str, torch.Tensor]:
+    def spoilt(*arguments: Any) -> Terms:
         terms = loss_terms(*arguments)
         if not torch.is_grad_enabled():  # validation
             return terms
         factor = math.nan if is_bad(next(steps)) else 1.0
-        return {**terms, "reconstruction": terms["reconstruction"] * factor}
+        weight, error = terms["reconstruction"]
+        return {**terms, "reconstruction": (weight, error * factor)}
 
-    monkeypatch.setattr(training, "loss_terms", spoilt)
+    monkeypatch.setattr(latent_action, "loss_terms", spoilt)
 
 
 def test_a_step_whose_loss_is_nan_changes_no_weight(
@@ -254,12 +257,12 @@ def test_an_older_runs_checkpoint_is_not_called_the_last_good_one(
 def test_a_batch_that_overflows_leaves_the_model_finite(
     toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, quantizer: str
 ) -> None:
-    to_float, calls = training.to_float, iter(range(10_000))
+    to_float, calls = latent_action.to_float, iter(range(10_000))
 
     def overflow(frames: torch.Tensor) -> torch.Tensor:
         return to_float(frames) * (math.nan if next(calls) == 6 else 1.0)  # two calls a step: in the fourth
 
-    monkeypatch.setattr(training, "to_float", overflow)
+    monkeypatch.setattr(latent_action, "to_float", overflow)
     summary = train(toy_config(f"model.quantizer.name={quantizer}"), toy_store, quiet)
     model = load_checkpoint(summary.best.parent / "step_20.pt", "cpu").model
     assert [name for name, value in model.state_dict().items() if not value.isfinite().all()] == []
@@ -322,7 +325,7 @@ def test_too_few_pairs_for_a_batch_are_an_error(
     record_toy: Callable[..., Path], toy_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     store = open_store(record_toy(tmp_path / "few", episodes=3, steps=5), notify=quiet)
-    with pytest.raises(DataError, match=r"5 training pairs do not fill one batch of 8.*training.batch_size"):
+    with pytest.raises(DataError, match=r"5 training clips do not fill one batch of 8.*training.batch_size"):
         train(toy_config(), store, quiet)
 
 
@@ -338,7 +341,7 @@ def test_the_checkpoint_holds_the_whole_configuration(breakout_run: Path) -> Non
 
 def without_batch_norm_statistics(run: Run) -> None:
     """Freezes batch norm: what a batch is cut into then makes no difference."""
-    for module in run.model.modules():
+    for module in run.system.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.train(False)
             module.train = lambda mode=True, module=module: module  # type: ignore[method-assign]
@@ -360,7 +363,7 @@ def test_two_micro_batches_of_sixteen_are_one_batch_of_thirty_two(
     # The first batch spreads the codes over its encodings, of which a micro-batch has fewer: leave that out.
     def prepare(run: Run) -> None:
         without_batch_norm_statistics(run)
-        run.model.quantizer.started.fill_(True)
+        run.system.quantizer.started.fill_(True)
 
     options = [f"model.quantizer.name={quantizer}", "training.batch_size=32", "training.log_every=1"]
     whole, cut = (
@@ -402,7 +405,7 @@ def test_activation_checkpointing_keeps_less_and_changes_no_bit(
     curve_of(config, toy_store)
     usual = read_state(Path(config.training.out) / "step_20.pt")["model"]
     assert all(torch.equal(kept[name], usual[name]) for name in usual)  # the running statistics too
-    model = make_model(config, FrameFormat(40, 32))
+    model = make_system(config, Facts(FrameFormat(40, 32)))
     batch = torch.rand(16, 1, 40, 32)
     before = saved_bytes(model, batch)
     model.activation_checkpointing = True
@@ -474,7 +477,8 @@ def test_what_is_due_is_logged_at_its_step(toy_store: FrameStore, toy_config: Ca
     assert steps["train/loss/total"] == steps["train/speed/data_wait_share"] == list(range(1, 21))
     for name in ("val/loss/total", "val/loss/reconstruction", "val/recon/psnr_db", "val/recon/ssim"):
         assert steps[name] == [4, 8, 12, 16, 20]
-    assert steps["val/codebook/use"] == steps["val/codebook/perplexity"] == [5, 10, 15, 20]
+    assert steps["val/codebook/use"] == [5, 10, 15, 20]
+    assert steps["val/codebook/perplexity"] == [4, 5, 8, 10, 12, 15, 16, 20, 20]
     assert steps["val/recon/examples"] == [6, 12, 18]
     assert sorted(path.name for path in (run / "examples").iterdir()) == ["step_12.png", "step_18.png", "step_6.png"]
     assert sorted(path.name for path in run.glob("step_*.pt")) == ["step_14.pt", "step_20.pt", "step_7.pt"]

@@ -223,8 +223,8 @@ def test_several_workers_record_the_same_episodes(tmp_path: Path) -> None:
         assert len(files(a)) == 11
         truths = [read_episode(folder.parent, folder.name).tracks for folder in (a, b)]
         assert truths[0].meta == truths[1].meta
-        for name, array in truths[0].arrays().items():
-            np.testing.assert_array_equal(array, truths[1].arrays()[name])
+        for name, array in truths[0].recorded().items():
+            np.testing.assert_array_equal(array, truths[1].recorded()[name])
     assert not list(tmp_path.glob("*/.*"))
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lapa import extraction
 from lapa.config import config_from_dict, load_config
 from lapa.data.episodes import TRACKS_FILE
 from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import Checkpoint, file_digest, load_checkpoint, save_checkpoint
 from lapa.errors import CheckpointError, DataError
+from lapa.inference import extraction
 from lapa.inference.extraction import LatentActionDataset, extract
 from lapa.inference.labelling import label
 from lapa.systems.latent_action.model import LatentActionModel

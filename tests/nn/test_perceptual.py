@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from lapa.config import load_config
-from lapa.contracts import Quantized
+from lapa.contracts import Quantized, Terms
 from lapa.data.store import FrameStore
 from lapa.engine.training import train
 from lapa.errors import ConfigError
-from lapa.nn.perceptual import load_vgg16
+from lapa.nn.perceptual import PerceptualLoss, load_vgg16
 from lapa.systems.latent_action.config import LossConfig
-from lapa.systems.latent_action.losses import loss_terms, loss_weights, make_perceptual
-from lapa.systems.latent_action.model import ModelOutput
+from lapa.systems.latent_action.losses import loss_terms, make_perceptual
 
 WIDTHS = {0: (3, 4), 2: (4, 4), 5: (4, 6), 7: (6, 6), 10: (6, 8), 12: (8, 8), 14: (8, 8)}
 """Channels before and after each convolution of a small VGG16, by its number in torchvision's ``features``."""
@@ -95,9 +94,16 @@ def test_a_half_precision_prediction_gives_a_finite_loss(file: Path, dtype: torc
     assert load_vgg16(file)(torch.zeros(1, 1, 20, 16, dtype=dtype), torch.zeros(1, 1, 20, 16)).isfinite()
 
 
-def output_of(prediction: torch.Tensor) -> ModelOutput:
-    latent = torch.zeros(1, 2, 1, 1)
-    return ModelOutput(prediction, latent, Quantized(latent, None, torch.tensor(0.7), {}))
+def terms_of(
+    frames: torch.Tensor,
+    following: torch.Tensor,
+    config: LossConfig,
+    progress: float,
+    perceptual: PerceptualLoss | None,
+) -> Terms:
+    """The terms for a model whose quantizer lost 0.7."""
+    quantized = Quantized(torch.zeros(1, 2, 1, 1), None, torch.tensor(0.7), {})
+    return loss_terms(frames, quantized, following, following, config, progress, perceptual)
 
 
 @pytest.mark.parametrize(
@@ -106,26 +112,24 @@ def output_of(prediction: torch.Tensor) -> ModelOutput:
 def test_the_weight_follows_its_schedule(file: Path, start: float, end: float, progress: float, weight: float) -> None:
     config = LossConfig(perceptual=start, perceptual_end=end, perceptual_weights=str(file))
     frames = torch.rand(2, 2, 1, 20, 16)
-    perceptual = make_perceptual(config, torch.device("cpu"))
-    terms = loss_terms(output_of(frames[0]), frames[1], frames[1], config, progress, perceptual)
-    weights = loss_weights(config, progress)
-    assert weights["perceptual"] == pytest.approx(weight)
-    assert terms.keys() == weights.keys()
-    assert terms["perceptual"] > 0
+    perceptual = make_perceptual(config)
+    found, value = terms_of(frames[0], frames[1], config, progress, perceptual)["perceptual"]
+    assert found == pytest.approx(weight)
+    assert perceptual is not None
+    assert value == perceptual(frames[0], frames[1])
 
 
 def test_while_the_weight_is_zero_the_features_are_not_computed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = LossConfig(perceptual=0, perceptual_end=1, perceptual_weights=str(file))
-    perceptual = make_perceptual(config, torch.device("cpu"))
+    perceptual = make_perceptual(config)
     assert perceptual is not None
     monkeypatch.setattr(perceptual, "forward", None)
     frames = torch.rand(2, 1, 20, 16)
-    terms = loss_terms(output_of(frames), frames, frames, config, 0.0, perceptual)
-    assert terms.keys() == loss_weights(config, 0.0).keys() == {"reconstruction", "quantizer"}
+    assert terms_of(frames, frames, config, 0.0, perceptual).keys() == {"reconstruction", "quantizer"}
 
 
 def test_without_a_weight_there_is_no_perceptual_loss() -> None:
-    assert make_perceptual(LossConfig(), torch.device("cpu")) is None
+    assert make_perceptual(LossConfig()) is None
 
 
 @pytest.mark.parametrize("option", ["loss.perceptual=0.1", "loss.perceptual_end=0.1"])
@@ -170,5 +174,5 @@ def test_a_file_that_is_no_weights_file_is_refused(tmp_path: Path, content: byte
 def test_a_run_trains_with_it_and_logs_it(breakout_store: FrameStore, file: Path, tmp_path: Path) -> None:
     options = ["loss.perceptual=0.1", f"loss.perceptual_weights={file}", f"training.out={tmp_path / 'run'}"]
     summary = train(load_config("debug", overrides=[*options, "training.steps=5"]), breakout_store, lambda _: None)
-    assert summary.metrics["val/loss/perceptual"] >= 0
+    assert 0 < summary.metrics["val/loss/perceptual"] < 4, "a squared distance of unit vectors"
     assert '"train/loss/perceptual"' in (tmp_path / "run" / "metrics.jsonl").read_text()

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import EXAMPLE_PLUGIN
 from lapa.contracts import Conditioner, Encoder, Quantized, Quantizer
 from lapa.testing import check_conditioner, check_encoder, check_quantizer
-
-EXAMPLE = EXAMPLE_PLUGIN
+from tests.helpers import EXAMPLE_PLUGIN as EXAMPLE
+from tests.helpers import install, run
 
 
 @pytest.fixture(scope="module")
@@ -42,35 +36,8 @@ def test_the_example_meets_the_contract(example: ModuleType) -> None:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of a fresh environment that sees the packages of this one, with the example installed by pip."""
-    folder = tmp_path_factory.mktemp("fresh")
-    venv.create(folder, with_pip=False, symlinks=True)
-    python = folder / "bin" / "python"
-    options = ["--no-deps", "--no-index", "--no-build-isolation", "--quiet", "--disable-pip-version-check"]
-    ours = sysconfig.get_paths()["purelib"]
-    theirs = run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").strip()
-    (Path(theirs) / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
-    source = folder / "source"
-    source.mkdir()
-    for file in EXAMPLE.iterdir():
-        if file.is_file():
-            (source / file.name).write_bytes(file.read_bytes())
-    run(Path(sys.executable), "-m", "pip", "--python", str(python), "install", *options, str(source))
-    return python
-
-
-def run(python: Path, *arguments: str, code: int = 0) -> str:
-    """Runs Python; returns what it printed."""
-    done = subprocess.run(
-        [str(python), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout
+    """Python of a fresh environment with the example installed by pip."""
+    return install(EXAMPLE, tmp_path_factory.mktemp("fresh"))
 
 
 def test_an_installed_distribution_is_trained_by_name(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import lapa
-from helpers import ROOT
 from lapa import registry
+from tests.helpers import ROOT
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from helpers import ROOT
+from tests.helpers import ROOT
 
 
 @pytest.fixture(scope="module")

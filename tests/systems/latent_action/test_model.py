@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lapa.config import load_config
+from lapa.contracts import count_parameters
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat, to_float
 from lapa.data.store import open_store
-from lapa.engine.facts import count_parameters
-from lapa.engine.setup import make_model
 from lapa.systems.latent_action.model import LatentActionModel
 
 TOY = FrameFormat(40, 32)
@@ -67,7 +66,7 @@ def test_frames_of_any_size_come_back_in_exactly_that_size(preset, size, grid):
 @pytest.mark.parametrize("preset", ["laptop", "actions"])
 def test_the_other_presets_fit_breakout(preset):
     config = load_config(preset)
-    model = make_model(config, FrameFormat(210, 160, config.data.color, config.data.downsample)).eval()
+    model = LatentActionModel(config.model, FrameFormat(210, 160, config.data.color, config.data.downsample)).eval()
     with torch.no_grad():
         assert model(*frames(1, model.format)).prediction.shape == (1, 1, 105, 80)
 

@@ -1,9 +1,4 @@
-"""The contract sweep: what every encoder, quantizer and conditioner must do, for the tests of those who write one.
-
-    from lapa.testing import check_quantizer
-
-    def test_my_quantizer():
-        check_quantizer(MyQuantizer)
+"""The contract sweep of encoders, quantizers and conditioners.
 
 Each check is a function of its own, so that a test can be parametrized by :data:`CHECKS`.
 """
@@ -11,6 +6,7 @@ Each check is a function of its own, so that a test can be parametrized by :data
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -97,7 +93,7 @@ def check_conditioner(cls: type[Conditioner], config: Any = None) -> None:
 
 def _run_all(role: str, cls: type[Any], contract: type[Any], config: Any) -> None:
     derives = isinstance(cls, type) and issubclass(cls, contract)
-    _require(derives, f"{cls!r} does not derive from lapa.{contract.__name__}")
+    require(derives, f"{cls!r} does not derive from lapa.{contract.__name__}")
     options_are_a_frozen_dataclass(cls)
     subject = Subject(cls, config)
     for check in CHECKS[role]:
@@ -106,7 +102,8 @@ def _run_all(role: str, cls: type[Any], contract: type[Any], config: Any) -> Non
             check(subject)
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raises an :class:`AssertionError` with the message unless the condition holds."""
     if not condition:
         raise AssertionError(message)
 
@@ -114,15 +111,15 @@ def _require(condition: bool, message: str) -> None:
 # Every role
 
 
-def options_are_a_frozen_dataclass(cls: type[Any]) -> None:
-    """``Config`` is a frozen dataclass with defaults."""
-    config = getattr(cls, "Config", None)
-    _require(dataclasses.is_dataclass(config), f"{cls.__name__}.Config must be a dataclass")
+def options_are_a_frozen_dataclass(cls: type[Any], section: str = "Config") -> None:
+    """``Config``, or another section, is a frozen dataclass with defaults."""
+    config = getattr(cls, section, None)
+    require(dataclasses.is_dataclass(config), f"{cls.__name__}.{section} must be a dataclass")
     frozen = getattr(config, "__dataclass_params__").frozen  # noqa: B009 - it has no public name
-    _require(frozen, f"{cls.__name__}.Config must be frozen: @dataclasses.dataclass(frozen=True)")
+    require(frozen, f"{cls.__name__}.{section} must be frozen: @dataclasses.dataclass(frozen=True)")
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        _require(default, f"{cls.__name__}.Config.{field.name} needs a default")
+        require(default, f"{cls.__name__}.{section}.{field.name} needs a default")
 
 
 def state_is_complete(subject: Subject) -> None:
@@ -134,7 +131,7 @@ def state_is_complete(subject: Subject) -> None:
     trained(*subject.inputs())  # in training mode, so that statistics move too
     fresh.load_state_dict(trained.state_dict())
     expected, output = (_tensor(module.eval()(*subject.inputs())) for module in (trained, fresh))
-    _require(torch.equal(output, expected), "state_dict misses something: a reloaded module gives another output")
+    require(torch.equal(output, expected), "state_dict misses something: a reloaded module gives another output")
 
 
 def double_precision_agrees(subject: Subject) -> None:
@@ -142,18 +139,18 @@ def double_precision_agrees(subject: Subject) -> None:
     single, double = subject.make().eval(), subject.make().double().eval()
     inputs = subject.inputs()
     output = _tensor(double(*(value.double() for value in inputs)))
-    _require(output.dtype == torch.float64, f"with float64 inputs the output is {output.dtype}: do not cast down")
+    require(output.dtype == torch.float64, f"with float64 inputs the output is {output.dtype}: do not cast down")
     close = torch.allclose(output.float(), _tensor(single(*inputs)), atol=1e-4)
-    _require(close, "single and double precision differ by more than rounding")
+    require(close, "single and double precision differ by more than rounding")
     trained = _tensor(subject.make().double()(*(value.double() for value in inputs)))
-    _require(trained.dtype == torch.float64, f"in training with float64 inputs the output is {trained.dtype}")
+    require(trained.dtype == torch.float64, f"in training with float64 inputs the output is {trained.dtype}")
 
 
 def autocast_gives_finite_values(subject: Subject) -> None:
     """Under autocast to bfloat16 the output is finite."""
     with torch.autocast("cpu", torch.bfloat16):
         output = _tensor(subject.make()(*subject.inputs()))
-    _require(bool(output.isfinite().all()), "under autocast to bfloat16 the output is not finite")
+    require(bool(output.isfinite().all()), "under autocast to bfloat16 the output is not finite")
 
 
 def eval_mode_repeats_itself(subject: Subject) -> None:
@@ -161,9 +158,9 @@ def eval_mode_repeats_itself(subject: Subject) -> None:
     module = subject.make().eval()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     first, second = (_tensor(module(*subject.inputs())) for _ in range(2))
-    _require(torch.equal(first, second), "in eval mode the same input gives two outputs")
+    require(torch.equal(first, second), "in eval mode the same input gives two outputs")
     moved = [key for key, value in module.state_dict().items() if not torch.equal(value, before[key])]
-    _require(not moved, f"in eval mode the state moves: {', '.join(moved)}")
+    require(not moved, f"in eval mode the state moves: {', '.join(moved)}")
 
 
 def every_parameter_learns(subject: Subject) -> None:
@@ -174,8 +171,8 @@ def every_parameter_learns(subject: Subject) -> None:
     (loss + output.loss if isinstance(output, Quantized) else loss).backward()
     for name, parameter in module.named_parameters():
         gradient = parameter.grad
-        _require(gradient is not None and bool(gradient.isfinite().all()), f"{name} gets no finite gradient")
-        _require(gradient is not None and bool(gradient.any()), f"{name} gets a gradient of zero: it takes no part")
+        require(gradient is not None and bool(gradient.isfinite().all()), f"{name} gets no finite gradient")
+        require(gradient is not None and bool(gradient.any()), f"{name} gets a gradient of zero: it takes no part")
 
 
 # Encoders
@@ -189,10 +186,31 @@ def encoder_keeps_its_grid(subject: Subject) -> None:
             with torch.no_grad():
                 latent = encoder(*torch.rand(2, 1, channels, *size))
             promised = (1, LATENT_DIM, *encoder.grid(size))
-            _require(
+            require(
                 latent.shape == promised, f"frames of {size} give {tuple(latent.shape)}, grid() promised {promised}"
             )
-            _require(bool(latent.isfinite().all()), f"frames of {size} give a latent that is not finite")
+            require(bool(latent.isfinite().all()), f"frames of {size} give a latent that is not finite")
+
+
+def encoder_takes_any_number_of_frames(subject: Subject) -> None:
+    """Made for another number of frames it keeps its grid, and sees them all; one that is made for pairs need not."""
+    if "frames" not in inspect.signature(subject.cls).parameters:
+        return
+    for count in (1, 3, 4):
+        try:
+            encoder = subject.make(frames=count).eval()
+        except ValueError:  # it says that it cannot: the difference of one frame, for instance
+            continue
+        frames = list(torch.rand(count, 1, 1, 64, 64))
+        with torch.no_grad():
+            latent = encoder(*frames)
+            promised = (1, LATENT_DIM, *encoder.grid((64, 64)))
+            require(latent.shape == promised, f"{count} frames give {tuple(latent.shape)}, grid() promised {promised}")
+            for place in range(count):
+                changed = [torch.rand(1, 1, 64, 64) if i == place else frame for i, frame in enumerate(frames)]
+                require(
+                    not torch.allclose(encoder(*changed), latent), f"of {count} frames, frame {place} does not matter"
+                )
 
 
 def encoder_sees_both_frames(subject: Subject) -> None:
@@ -200,8 +218,8 @@ def encoder_sees_both_frames(subject: Subject) -> None:
     encoder = subject.make().eval()
     a, b = subject.inputs()
     forth, back, same = (encoder(*pair) for pair in ((a, b), (b, a), (a, a)))
-    _require(not torch.allclose(forth, back), "the order of the two frames does not matter")
-    _require(not torch.allclose(forth, same), "the next frame does not matter")
+    require(not torch.allclose(forth, back), "the order of the two frames does not matter")
+    require(not torch.allclose(forth, same), "the next frame does not matter")
 
 
 # Quantizers
@@ -213,26 +231,26 @@ def quantizer_returns_what_it_says(subject: Subject) -> None:
         quantizer = subject.make()
         quantized = quantizer(torch.randn(3, LATENT_DIM, *grid))
         shape = tuple(quantized.latent.shape)
-        _require(shape == (3, LATENT_DIM, *grid), f"a grid of {grid} gives a latent of {shape}")
+        require(shape == (3, LATENT_DIM, *grid), f"a grid of {grid} gives a latent of {shape}")
         finite = quantized.loss.shape == () and bool(quantized.loss.isfinite())
-        _require(finite, "loss must be a finite scalar tensor")
+        require(finite, "loss must be a finite scalar tensor")
         for name, value in quantized.metrics.items():
-            _require(value.ndim == 0 and not value.requires_grad, f"metrics[{name!r}] must be a detached scalar")
+            require(value.ndim == 0 and not value.requires_grad, f"metrics[{name!r}] must be a detached scalar")
         if quantizer.num_codes is None:
-            _require(quantized.codes is None, "num_codes is None: so must codes be")
+            require(quantized.codes is None, "num_codes is None: so must codes be")
             continue
         codes, expected = quantized.codes, (3, grid[0], grid[1] * quantizer.codes_per_place)
-        _require(tuple(codes.shape) == expected, f"codes of {tuple(codes.shape)} where {expected} were promised")
-        _require(codes.dtype == torch.int64, f"codes must be int64, not {codes.dtype}")
+        require(tuple(codes.shape) == expected, f"codes of {tuple(codes.shape)} where {expected} were promised")
+        require(codes.dtype == torch.int64, f"codes must be int64, not {codes.dtype}")
         inside = bool(((codes >= 0) & (codes < quantizer.num_codes)).all())
-        _require(inside, f"codes lie outside of [0, {quantizer.num_codes})")
+        require(inside, f"codes lie outside of [0, {quantizer.num_codes})")
 
 
 def different_latents_get_different_codes(subject: Subject) -> None:
     """After the first batch, 70 random latents have more than one code."""
     quantizer = _warm(subject)
     codes = quantizer.eval()(*subject.inputs()).codes
-    _require(codes is None or len(codes.unique()) > 1, "all latents get the same code")
+    require(codes is None or len(codes.unique()) > 1, "all latents get the same code")
 
 
 def codes_lead_back_to_the_latent(subject: Subject) -> None:
@@ -241,9 +259,9 @@ def codes_lead_back_to_the_latent(subject: Subject) -> None:
     quantized = quantizer(*subject.inputs())
     if quantized.codes is not None:
         latent = quantizer.codes_to_latent(quantized.codes)
-        _require(latent.shape == quantized.latent.shape, f"codes_to_latent gives {tuple(latent.shape)}")
+        require(latent.shape == quantized.latent.shape, f"codes_to_latent gives {tuple(latent.shape)}")
         close = torch.allclose(latent, quantized.latent, atol=1e-5)
-        _require(close, "codes_to_latent(codes) is not the latent that forward gave for them")
+        require(close, "codes_to_latent(codes) is not the latent that forward gave for them")
 
 
 def gradients_reach_the_encoder(subject: Subject) -> None:
@@ -256,7 +274,7 @@ def gradients_reach_the_encoder(subject: Subject) -> None:
             continue
         output.sum().backward()
         passed = latent.grad is not None and bool(latent.grad.isfinite().all()) and bool(latent.grad.any())
-        _require(passed, f"{part} passes no gradient to the encoder")
+        require(passed, f"{part} passes no gradient to the encoder")
 
 
 def margin_is_a_lower_bound(subject: Subject) -> None:
@@ -266,18 +284,18 @@ def margin_is_a_lower_bound(subject: Subject) -> None:
     margin = None if quantizer.num_codes is None else quantizer.margin(latent)
     if margin is None:
         return
-    _require(tuple(margin.shape) == (4, 7, 5), f"margin must be (B, h, w), not {tuple(margin.shape)}")
-    _require(bool((margin >= 0).all()) and bool((margin > 0).any()), "margin must not be negative, nor always 0")
+    require(tuple(margin.shape) == (4, 7, 5), f"margin must be (B, h, w), not {tuple(margin.shape)}")
+    require(bool((margin >= 0).all()) and bool((margin > 0).any()), "margin must not be negative, nor always 0")
     codes = quantizer(latent).codes
     assigned, same_margin = quantizer.assign(latent)
     decided = (margin > 0).repeat_interleave(quantizer.codes_per_place, 2)
     agrees = torch.equal(assigned[decided], codes[decided]) and same_margin is not None
-    _require(agrees and torch.equal(same_margin, margin), "assign must give the codes of forward, and margin")
+    require(agrees and torch.equal(same_margin, margin), "assign must give the codes of forward, and margin")
     others = quantizer.codes_to_latent(codes).roll(1, 0) - latent
     for direction in [others, -others, *torch.randn(STEPS, *latent.shape, dtype=torch.float64)]:
         step = nn.functional.normalize(direction, dim=1) * margin[:, None] * 0.999
         kept = torch.equal(quantizer(latent + step).codes, codes)
-        _require(kept, "a latent changed its code though it moved by less than its margin")
+        require(kept, "a latent changed its code though it moved by less than its margin")
     places = latent.movedim(1, -1).flatten(0, 2)[:, :, None, None]  # (N, D, 1, 1)
     every = quantizer(places).codes.flatten(1)
     low = places[:1]
@@ -287,7 +305,7 @@ def margin_is_a_lower_bound(subject: Subject) -> None:
         stays = torch.equal(quantizer(middle).codes.flatten(), every[0])
         low, high = (middle, high) if stays else (low, middle)
     on_border = float(quantizer.margin(low).detach())
-    _require(abs(on_border) < 1e-9, f"on the border between two codes the margin is {on_border:.2g}, not 0")
+    require(abs(on_border) < 1e-9, f"on the border between two codes the margin is {on_border:.2g}, not 0")
 
 
 # Conditioners
@@ -301,7 +319,7 @@ def conditioner_keeps_the_shape(subject: Subject) -> None:
             output = conditioner(torch.randn(1, FEATURES, *features), torch.randn(1, LATENT_DIM, *grid))
             shape = tuple(output.shape)
             expected = (1, FEATURES, *features)
-            _require(shape == expected, f"features {expected} and a latent grid of {grid} give {shape}")
+            require(shape == expected, f"features {expected} and a latent grid of {grid} give {shape}")
 
 
 def every_place_of_the_latent_steers(subject: Subject) -> None:
@@ -314,7 +332,7 @@ def every_place_of_the_latent_steers(subject: Subject) -> None:
             moved = latent.clone()
             moved.flatten(2)[..., place] += 3.0
             changed = not torch.allclose(conditioner(features, moved), before)
-            _require(changed, f"place {place} of a latent grid of {grid} steers nothing")
+            require(changed, f"place {place} of a latent grid of {grid} steers nothing")
 
 
 def rows_of_a_batch_stay_apart(subject: Subject) -> None:
@@ -323,7 +341,7 @@ def rows_of_a_batch_stay_apart(subject: Subject) -> None:
     features, latent = subject.inputs()
     alone = conditioner(features[:1], latent[:1])
     close = torch.allclose(conditioner(features, latent)[:1], alone, atol=1e-5)
-    _require(close, "in eval mode a row depends on the rows beside it")
+    require(close, "in eval mode a row depends on the rows beside it")
 
 
 _EVERY_ROLE: tuple[Check, ...] = (
@@ -335,7 +353,12 @@ _EVERY_ROLE: tuple[Check, ...] = (
 )
 
 CHECKS: dict[str, tuple[Check, ...]] = {
-    "encoder": (*_EVERY_ROLE, encoder_keeps_its_grid, encoder_sees_both_frames),
+    "encoder": (
+        *_EVERY_ROLE,
+        encoder_keeps_its_grid,
+        encoder_sees_both_frames,
+        encoder_takes_any_number_of_frames,
+    ),
     "quantizer": (
         *_EVERY_ROLE,
         quantizer_returns_what_it_says,
