@@ -1,4 +1,4 @@
-"""What tests of several folders share: places of the repository, a toy game with a planted action, fresh environments."""
+"""What tests of several folders share: places, a toy game with a planted action, fresh environments."""
 
 from __future__ import annotations
 
