@@ -25,6 +25,31 @@ FORBIDDEN = {
     "lapa": {"gymnasium", "ale_py", "lapa_plugins", "lapa_envs", "scripts"},
     "lapa_envs": {"lapa_plugins", "scripts"},
 }
+LAYERS = (
+    "version errors progress",
+    "device",
+    "distributed contracts",
+    "registry",
+    "sections",
+    "presets",
+    "config",
+    "plugins",
+    "nn metrics report",
+    "data",
+    "games systems tracking",
+    "engine",
+    "inference",
+    "evaluation",
+    "testing",
+    "commands",
+    "cli",
+)
+"""Parts of ``lapa``, from the ground up: each imports from its own row and from those before it."""
+GROUND = {
+    "nn": {"torch", "lapa.nn", "lapa.errors"},
+    "metrics": {"numpy", "torch", "lapa.metrics", "skimage", "sklearn"},
+}
+"""What the parts on the ground may import, beside the standard library."""
 PLUGINS_MAY_USE = {"lapa", "lapa_plugins", "numpy", "torch", "vector_quantize_pytorch", *sys.stdlib_module_names}
 HEAVY = {
     "matplotlib",
@@ -71,6 +96,74 @@ def test_there_is_code_to_look_at() -> None:
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_nothing_is_imported_against_the_stream(package: str) -> None:
     assert offences(package, lambda name: name not in FORBIDDEN[package]) == []
+
+
+def part_of(path: Path) -> str:
+    """The part of ``lapa`` that a file belongs to."""
+    return path.relative_to(PACKAGES["lapa"]).parts[0].removesuffix(".py")
+
+
+def run_time_imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name, with the part for ``from lapa import part``; without those for type checkers alone."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "lapa":
+            yield from ((node.lineno, f"lapa.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module or ""
+
+
+CORE = [path for path in MODULES if PACKAGES["lapa"] in path.parents and path.name != "__init__.py"]
+
+
+def test_every_part_has_its_layer() -> None:
+    named = [part for row in LAYERS for part in row.split()]
+    assert sorted(named) == sorted({part_of(path) for path in CORE} | {"presets"})
+
+
+def test_parts_import_one_way() -> None:
+    layer = {part: height for height, row in enumerate(LAYERS) for part in row.split()}
+    against = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in CORE
+        for line, name in run_time_imports(path)
+        if name.startswith("lapa.") and layer[name.split(".")[1]] > layer[part_of(path)]
+    ]
+    assert against == []
+
+
+def test_systems_are_found_by_name_and_imported_by_nobody() -> None:
+    against = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in (*CORE, *PACKAGES["lapa_envs"].rglob("*.py"))
+        for line, name in imports(path)
+        if name.startswith("lapa.systems") and "systems" not in path.relative_to(ROOT).parts
+    ]
+    assert against == []
+
+
+@pytest.mark.parametrize("part", GROUND)
+def test_the_ground_needs_little(part: str) -> None:
+    allowed = GROUND[part]
+    foreign = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in CORE
+        if part_of(path) == part
+        for line, name in run_time_imports(path)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not any(name == module or name.startswith(f"{module}.") for module in allowed)
+    ]
+    assert foreign == []
 
 
 def test_plugins_need_only_lapa_and_what_it_brings() -> None:
