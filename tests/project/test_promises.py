@@ -11,7 +11,6 @@ import configparser
 import importlib
 import json
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +19,9 @@ import lapa
 import lapa_envs
 from lapa.config import config_to_dict, load_config
 from lapa.engine.run_folder import flat
+from tests.helpers import FIXTURES, ROOT
 
-HERE = Path(__file__).parent
-PROMISES: dict[str, Any] = json.loads((HERE / "fixtures" / "promises.json").read_text())
+PROMISES: dict[str, Any] = json.loads((FIXTURES / "promises.json").read_text())
 
 
 @pytest.mark.parametrize("package", [lapa, lapa_envs], ids=lambda package: package.__name__)
@@ -82,5 +81,5 @@ def test_every_key_can_still_be_set_and_read_back() -> None:
 
 def test_the_version_is_that_of_the_metadata() -> None:
     setup = configparser.ConfigParser()
-    setup.read(HERE.parent / "setup.cfg")
+    setup.read(ROOT / "setup.cfg")
     assert lapa.__version__ == setup["metadata"]["version"]
