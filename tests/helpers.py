@@ -7,6 +7,8 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,19 @@ def write_episode(folder: Path, frames: np.ndarray, actions: np.ndarray | None =
     if actions is not None:
         write_tracks(folder / TRACKS_FILE, Tracks(actions=actions, meta={"env_id": "Toy-v0"}))
     return folder
+
+
+def pairwise_cover(*roles: Sequence[str]) -> list[tuple[str, ...]]:
+    """Combinations of one name per role in which every two names of different roles meet at least once.
+
+    Greedy: of all combinations, always the first of those that bring most pairs together for the first time.
+    """
+    pairs = {names: set(combinations(enumerate(names), 2)) for names in product(*roles)}
+    missing, cover = set().union(*pairs.values()), []
+    while missing:
+        cover.append(max(pairs, key=lambda names: len(pairs[names] & missing)))
+        missing -= pairs[cover[-1]]
+    return cover
 
 
 def install(distribution: Path, folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,14 @@ import torch
 
 from lapa import registry
 from lapa.config import Config, load_config
+from lapa.contracts import Clips
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.engine.checkpoint import load_checkpoint, save_checkpoint
+from lapa.engine.step import OptimizerStep
 from lapa.errors import DataError
 from lapa.inference.labelling import label
-from lapa.nn.losses import weighted_sum
-from lapa.systems.latent_action.losses import loss_terms, loss_weights
 from lapa.systems.latent_action.model import LatentActionModel
+from tests.helpers import pairwise_cover
 
 STEPS = 20
 FORMAT = FrameFormat(40, 32)  # of the toy
@@ -34,24 +37,17 @@ def train(config: Config, frames: np.ndarray) -> tuple[LatentActionModel, list[f
     """The model after some steps on one batch, the loss before each, and which parts got a gradient."""
     torch.manual_seed(0)
     model = LatentActionModel(config.model, FORMAT)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    inputs = to_float(prepare(torch.from_numpy(frames), FORMAT))
-    current, following = inputs[:-1], inputs[1:]
+    options = dataclasses.replace(config.training, learning_rate=3e-3, precision="fp32")
+    take_step = OptimizerStep(model, config.loss, options)
+    prepared = prepare(torch.from_numpy(frames), FORMAT)
+    clips = Clips(torch.stack([prepared[:-1], prepared[1:]], dim=1))
     losses, moved = [], dict.fromkeys(("encoder", "quantizer", "decoder.conditioner", "decoder.upsampler"), False)
     for step in range(STEPS):
-        progress = step / STEPS
-        model.quantizer.anneal(progress)
-        optimizer.zero_grad()
-        terms = loss_terms(model(current, following), current, following, config.loss, progress)
-        loss = weighted_sum(terms, loss_weights(config.loss, progress))
-        loss.backward()
+        losses.append(take_step(clips, step / STEPS).metrics["train/loss/reconstruction"])
         for name in moved:
             parameters = list(model.get_submodule(name).parameters())
             # The moving averages of ``ema`` learn without a gradient.
             moved[name] |= not parameters or any(p.grad is not None and bool(p.grad.any()) for p in parameters)
-        optimizer.step()
-        model.quantizer.update()
-        losses.append(float(terms["reconstruction"].detach()))
     return model.eval(), losses, moved
 
 
@@ -80,9 +76,13 @@ def check(config: Config, frames: np.ndarray, folder: Path) -> None:
         torch.testing.assert_close(again.decode(current, codes), again(current, following).prediction)
 
 
-@pytest.mark.parametrize("conditioner", CONDITIONERS)
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
-@pytest.mark.parametrize("encoder", ENCODERS)
+COVER = pairwise_cover(ENCODERS, QUANTIZERS, CONDITIONERS)
+REST = [names for names in product(ENCODERS, QUANTIZERS, CONDITIONERS) if names not in COVER]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "quantizer", "conditioner"), [*COVER, *(pytest.param(*names, marks=pytest.mark.slow) for names in REST)]
+)
 def test_every_combination_trains_saves_and_labels(
     encoder: str, quantizer: str, conditioner: str, toy_frames: np.ndarray, tmp_path: Path
 ) -> None:
