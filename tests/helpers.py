@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
 EXAMPLE_PLUGIN = ROOT / "tests" / "example_plugin"
 EXAMPLE_FAMILY = ROOT / "tests" / "example_family"
+PATIENCE = 600
+"""Seconds after which something hangs: on a busy machine all that works may take long."""
 
 TOY_MOVES = np.array([(0, 0), (0, 4), (0, -4), (4, 0), (-4, 0)])
 """Of the toy's five actions, in pixels (rows, columns)."""
@@ -99,7 +101,7 @@ def run(python: Path, *arguments: str, code: int = 0) -> str:
         [str(python), *arguments],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )

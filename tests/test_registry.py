@@ -15,6 +15,7 @@ from lapa import registry
 from lapa.contracts import Quantizer
 from lapa.errors import LapaError, RegistryError
 from lapa.registry import Registry
+from tests.helpers import PATIENCE
 
 BUILT_IN = {
     "encoder": {"conv", "difference", "impala", "patch", "residual"},
@@ -87,7 +88,13 @@ def python(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.C
     search = [str(path)] if path else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*search, os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 

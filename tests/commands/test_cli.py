@@ -24,7 +24,7 @@ from lapa.cli import main
 from lapa.config import presets
 from lapa.engine import training
 from lapa.inference.extraction import LatentActionDataset
-from tests.helpers import ROOT
+from tests.helpers import PATIENCE, ROOT
 
 LAPA = Path(sys.executable).with_name("lapa")
 TRAIN = ["train", "--preset", "debug", "data.root=toy", "data.downsample=1", "training.out=run", "training.steps=4"]
@@ -46,7 +46,7 @@ def toy(here: Path, record_toy: Callable[..., Path]) -> Path:
 
 
 def run_process(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=PATIENCE)
 
 
 def files(folder: Path) -> dict[Path, bytes]:

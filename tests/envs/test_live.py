@@ -27,6 +27,7 @@ from lapa_envs.live.game import Game, Moment, find_reader, label_live
 from lapa_envs.live.page import LivePage
 from lapa_envs.live.picture import code_colors, picture
 from lapa_envs.pretrained import default_checkpoint, default_reader
+from tests.helpers import PATIENCE
 
 
 def moment(step: int = 0, codes: Any = ((1, 2), (3, 1))) -> Moment:
@@ -148,7 +149,7 @@ def page() -> Iterator[LivePage]:
 
 
 def get(url: str, **headers: str) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE) as answer:
         return answer.read()
 
 
@@ -209,11 +210,11 @@ def test_a_browser_shows_the_game_as_it_goes_on(tmp_path: Path) -> None:
             ],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
     finally:
         game.send_signal(signal.SIGINT)
-        out, _ = game.communicate(timeout=60)
+        out, _ = game.communicate(timeout=PATIENCE)
     steps = [int(part.split(":")[0]) for part in done.stdout.split("<li>step ")[1:]]
     assert len(steps) > 1, "it shows one moment, not a game"
     assert steps == sorted(steps, reverse=True)

@@ -28,6 +28,7 @@ from lapa.systems.latent_action.model import LatentActionModel
 from lapa_envs import LatentActionWrapper, make_env
 from lapa_envs.pretrained import default_checkpoint
 from lapa_plugins.quantizers.vq import VectorQuantizer
+from tests.helpers import PATIENCE
 
 GRID = (27, 20)
 STEPS = 40
@@ -182,7 +183,7 @@ def test_the_spec_makes_the_same_environment_in_a_new_process(env: LatentActionW
     env.reset(seed=3)
     codes = [env.step(action)[-1]["latent_action"].tolist() for action in (1, 2, 2, 3)]
     text = env.spec.to_json()
-    done = subprocess.run([sys.executable, "-c", REMAKE], input=text, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", REMAKE], input=text, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [["LatentActionWrapper"], codes]
 

@@ -71,9 +71,13 @@ def check(config: Config, frames: np.ndarray, folder: Path) -> None:
     assert torch.equal(codes[3], label(again, frames[3], frames[4]))
     with torch.inference_mode():
         current, following = (to_float(prepare(part, FORMAT)) for part in pair)
-        quantized = again.quantizer(again.encode(current, following))
-        torch.testing.assert_close(again.quantizer.codes_to_latent(codes), quantized.latent, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(again.decode(current, codes), again(current, following).prediction)
+        output = again(current, following)
+        quantized = output.quantized
+        # Labelling decides in double precision what lies near a border, a forward pass does not.
+        assert (codes == quantized.codes).float().mean() > 0.99
+        latent = again.quantizer.codes_to_latent(quantized.codes)
+        torch.testing.assert_close(latent, quantized.latent, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(again.decode(current, quantized.codes), output.prediction, atol=1e-5, rtol=1e-4)
 
 
 COVER = pairwise_cover(ENCODERS, QUANTIZERS, CONDITIONERS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import PATIENCE, ROOT
 
 SCRIPT = ROOT / "scripts" / "gpu_run.sh"
 
@@ -30,7 +30,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def run(environment: dict[str, str], *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**environment, **settings})
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env={**environment, **settings})
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 import lapa
 from lapa import registry
-from tests.helpers import ROOT
+from tests.helpers import PATIENCE, ROOT
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -84,7 +84,7 @@ def offences(package: str, is_allowed) -> list[str]:
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_there_is_code_to_look_at() -> None:

@@ -22,6 +22,7 @@ from lapa.metrics.codes import code_names
 from lapa.report.pictures import DIFFERENCE, difference_image, movie, outlined, sheet
 from lapa.report.tables import event_codes, event_rows, event_sentences, format_table, summary_rows
 from lapa.tracking.jsonl import read_history
+from tests.helpers import PATIENCE
 
 FIGURES = {
     *("pairs.png", "extremes.png", "movie.webp", "episodes.png", "codes.png", "code_map.png", "control.png"),
@@ -193,7 +194,7 @@ def console_errors(page: Path, profile: Path) -> list[str]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert "</html>" in done.stdout, done.stderr[-2000:]
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
