@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from lapa.commands.options import Subparsers
-from lapa.errors import LapaError, RegistryError, TrainingInterrupted
+from lapa.commands.options import Parser, Subparsers, setting_for
+from lapa.errors import LapaError, RegistryError, TrainingInterrupted, UsageError
+from lapa.version import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,12 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is imported: OpenMP threads that spin while they wait cost a tenfold slowdown as soon as another
     # program wants a core, and gain about a fifth when none does.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = argparse.ArgumentParser(prog="lapa", description="Latent actions from game video.")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for point in sorted(metadata.entry_points(group="lapa.commands"), key=lambda point: point.name):
-        add_command(point, subparsers)
-    arguments = parse(parser, argv)
     try:
+        arguments = parse(make_parser(), sys.argv[1:] if argv is None else argv)
         import_plugins(getattr(arguments, "plugin", []))
         arguments.run(arguments)
     except TrainingInterrupted as error:
@@ -39,12 +36,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments, with overrides wherever they stand: argparse takes positional ones in one piece only."""
+def make_parser() -> Parser:
+    """The parser of the whole command line, with a subcommand for each entry point."""
+    parser = Parser(
+        prog="lapa",
+        description="Latent actions from game video.",
+        epilog="`lapa COMMAND --help` explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"lapa {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for point in sorted(metadata.entry_points(group="lapa.commands"), key=lambda point: point.name):
+        add_command(point, subparsers)
+    return parser
+
+
+def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments, with settings wherever they stand: argparse takes positional ones in one piece only.
+
+    Raises:
+        UsageError: they cannot be used; one that looks like a setting is answered with the keys to use.
+    """
     arguments, rest = parser.parse_known_args(argv)
-    if not hasattr(arguments, "overrides") or any(value.startswith("-") for value in rest):
-        return parser.parse_args(argv)  # which says what is wrong with them
-    arguments.overrides += rest
+    command = getattr(arguments, "command", "")
+    options = [value for value in rest if value.startswith("-")]
+    if options and hasattr(arguments, "overrides"):
+        import_plugins(getattr(arguments, "plugin", []))  # whose options are keys too
+        name, equals, value = options[0].partition("=")
+        following = argv[argv.index(options[0]) + 1 :][:1]
+        given = value if equals else next((word for word in following if not word.startswith("--")), None)
+        if hint := setting_for(name, given, command):
+            raise UsageError(hint)
+    if options or (rest and not hasattr(arguments, "overrides")):
+        raise UsageError(f"unrecognized arguments: {' '.join(rest)}; see `{f'lapa {command}'.strip()} --help`")
+    if rest:
+        arguments.overrides += rest
     return arguments
 
 

@@ -1,7 +1,7 @@
 """The configuration of a run: what can be set, its defaults, and how presets, files and overrides are merged.
 
-The defaults are the reference model's; a preset says where it differs. Facts known only at run time, such as
-the frame size, are no options: they are measured on the recording.
+The defaults are the reference model's; a preset says where it differs. Facts that are known only at run time, such as
+the frame size, are not settings: they are measured on the recordings. ``lapa config`` prints what the docstrings say.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lapa import registry
 from lapa.errors import ConfigError, RegistryError
 from lapa.presets import presets as presets
 from lapa.presets import read_preset
-from lapa.sections import merge, plugin_config, read_yaml, require, to_object
+from lapa.sections import BOOLEAN_WORDS, merge, plugin_config, read_yaml, require, to_object
 
 DEFAULT_PRESET = "breakout"
 DEFAULT_SYSTEM = "latent_action"
@@ -41,17 +41,17 @@ EVERY = (
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which recordings, and what the model sees of them.
+    """Which recordings are used, and what the model sees of them.
 
     Attributes:
         root: folder of recorded episodes, a packed store, or a folder of packed stores; or a list of these.
-        store: file of the packed store; by default inside ``root``.
+        store: file of the packed store; null puts it inside ``root``.
         color: ``grey`` (ITU-R 601 luma) or ``rgb``.
-        downsample: k x k pixels become one.
-        placement: where the prepared frames stay while training: ``device``, host ``memory``, or on ``disk``, from
-            where worker processes read them; ``auto`` takes the first of the three that has room for them.
-        split: shares of the episodes for training, validation and test.
-        split_seed: seed of the deal.
+        downsample: k; each block of k x k pixels becomes one pixel.
+        placement: where the prepared frames are kept during training: on the ``device``, in host ``memory``, or on
+            ``disk`` (worker processes read them); ``auto`` takes the first of these with enough room.
+        split: shares of the episodes for training, validation and test; they sum to 1.
+        split_seed: seed of the split.
     """
 
     root: Any = "bulk_videos"
@@ -69,42 +69,42 @@ class DataConfig:
         require(self.downsample >= 1, "downsample", f"must be at least 1, not {self.downsample}")
         even = min(self.split) > 0 and abs(sum(self.split) - 1) < 1e-6
         require(even, "split", f"must be three positive shares that sum to 1, not {list(self.split)}")
-        require(self.split_seed >= 0, "split_seed", f"must not be negative, as {self.split_seed} is")
+        require(self.split_seed >= 0, "split_seed", f"must be at least 0, not {self.split_seed}")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How long, how fast, and what is kept. The cadences count optimizer steps.
+    """How long and how fast to train, and what is kept. Intervals are in optimizer steps.
 
     Attributes:
-        out: the run's folder.
-        steps: optimizer steps.
-        max_minutes: stop after so long, the schedules compressed to fit; null sets no limit.
-        batch_size: pairs per step, over all micro-batches and all ranks.
-        accumulate: micro-batches that a rank's share of the batch is cut into; more need less memory.
-        learning_rate: at the start.
-        final_learning_rate: at the end; a cosine lies between them.
-        warmup: share of the training over which the learning rate rises from zero.
-        clip_norm: gradients are scaled down to this norm.
-        reseed_every: between re-seedings of unused codes.
-        reseed_until: share of the training after which codes are left alone.
-        log_every: between lines of training metrics.
-        validate_every: between validations (losses, PSNR and SSIM on held-out episodes).
-        validate_pairs: at most so many held-out pairs, at even distances, are looked at each time.
-        usage_every: between histograms of code use on held-out episodes.
-        examples_every: between pictures of held-out pairs.
-        checkpoint_every: between checkpoints that training can go on from.
-        keep_last: so many of these are kept; the older ones are deleted.
-        max_non_finite: so many steps in a row with a loss or gradient that is not finite end the run.
-        collapse_share: a codebook has collapsed when its perplexity is below this share of its codes ...
-        collapse_steps: ... on the average of so many steps.
-        device: ``auto`` takes CUDA where there is some.
-        precision: ``auto`` takes bf16 where the hardware has it; ``fp16`` scales the loss.
-        channels_last: memory layout of the convolutions.
-        activation_checkpointing: recompute activations in the backward pass: less memory, more arithmetic.
-        compile: let ``torch.compile`` fuse the model; the first steps then take minutes.
-        num_workers: processes that read frames from disk; 0 reads in the training process.
-        seed: of weights, batches and re-seedings.
+        out: folder of the run.
+        steps: number of optimizer steps.
+        max_minutes: time limit in minutes; schedules are compressed to fit; null means none.
+        batch_size: clips per step, over all micro-batches and all ranks.
+        accumulate: micro-batches that each rank's share of a batch is split into; more of them need less memory.
+        learning_rate: learning rate at the start.
+        final_learning_rate: learning rate at the end; it follows a cosine from start to end.
+        warmup: share of the training in which the learning rate rises from 0.
+        clip_norm: largest norm of the gradient; a larger gradient is scaled down to it.
+        reseed_every: steps between re-seedings of unused codes.
+        reseed_until: share of the training after which codes are no longer re-seeded.
+        log_every: steps between lines of training metrics.
+        validate_every: steps between validations on held-out episodes.
+        validate_pairs: largest number of held-out clips in a validation, evenly spaced.
+        usage_every: steps between histograms of code use on held-out episodes.
+        examples_every: steps between example pictures of held-out clips.
+        checkpoint_every: steps between checkpoints that training can resume from.
+        keep_last: number of these checkpoints that are kept; older ones are deleted.
+        max_non_finite: number of consecutive steps with a non-finite loss or gradient that ends the run.
+        collapse_share: a codebook counts as collapsed if its perplexity is below this share of its number of codes.
+        collapse_steps: number of steps over which that perplexity is averaged.
+        device: ``cpu``, ``cuda`` or another device of PyTorch; ``auto`` uses CUDA if available.
+        precision: ``fp32``, ``bf16``, or ``fp16`` with loss scaling; ``auto`` uses bf16 if the hardware has it.
+        channels_last: use the channels-last memory layout for convolutions.
+        activation_checkpointing: recompute activations in the backward pass; needs less memory and more computation.
+        compile: compile the model with ``torch.compile``; the first steps then take minutes.
+        num_workers: processes that read frames from disk; 0 reads them in the training process.
+        seed: seed of the weights, the batches and the re-seedings.
     """
 
     out: str = "checkpoints/latent_action"
@@ -140,7 +140,7 @@ class TrainingConfig:
         for name in ("steps", "validate_pairs", "keep_last", "max_non_finite", "collapse_steps", *EVERY):
             require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
         for name in ("seed", "num_workers", "final_learning_rate"):
-            require(getattr(self, name) >= 0, name, f"must not be negative, as {getattr(self, name)} is")
+            require(getattr(self, name) >= 0, name, f"must be at least 0, not {getattr(self, name)}")
         for name in ("clip_norm", "learning_rate"):
             require(getattr(self, name) > 0, name, f"must be positive, not {getattr(self, name)}")
         require(self.batch_size >= 2, "batch_size", f"must be at least 2 (batch norm), not {self.batch_size}")
@@ -151,20 +151,20 @@ class TrainingConfig:
             require(0 <= getattr(self, name) < 1, name, f"must be a share in [0, 1), not {getattr(self, name)}")
         parts = self.accumulate
         even = parts >= 1 and self.batch_size % parts == 0 and self.batch_size // parts >= 2
-        require(even, "accumulate", f"must divide batch_size into parts of 2 or more (batch norm), as {parts} does not")
+        require(even, "accumulate", f"must divide batch_size into parts of 2 or more (batch norm), not {parts}")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrackingConfig:
-    """Who is told of a run's metrics beside ``metrics.jsonl``, which is always written.
+    """Where metrics go besides ``metrics.jsonl``, which is always written.
 
     Attributes:
-        wandb: Weights & Biases; ``auto`` is ``online`` where there is an API key and ``offline`` elsewhere. The
-            environment variable ``WANDB_MODE`` comes before this.
-        project: the Weights & Biases project.
-        name: of the run; by default the name of its folder.
+        wandb: Weights & Biases: ``off``, ``online``, ``offline``, or ``auto``, which is ``online`` with an API key and
+            ``offline`` without; the environment variable ``WANDB_MODE`` takes precedence.
+        project: name of the Weights & Biases project.
+        name: name of the run; null takes the name of its folder.
         init_timeout: seconds to wait for the server at the start.
-        tensorboard: event files in the run's folder.
+        tensorboard: write event files into the run's folder.
     """
 
     wandb: Literal["off", "auto", "online", "offline"] = "off"
@@ -183,11 +183,11 @@ class Config:
 
     Attributes:
         system: name of the model family; ``lapa plugins`` lists them.
-        data: which recordings, and what the model sees of them.
+        data: which recordings are used, and what the model sees of them.
         model: the parts of the model; an instance of the system's ``Config``.
         loss: weights of the loss terms; an instance of the system's ``Loss``.
-        training: how long, how fast, and what is kept.
-        tracking: where metrics go beside ``metrics.jsonl``.
+        training: how long and how fast to train, and what is kept.
+        tracking: where metrics go besides ``metrics.jsonl``.
     """
 
     system: str = DEFAULT_SYSTEM
@@ -215,7 +215,7 @@ def sections(system: str) -> dict[str, type[Any]]:
 
 
 def load_config(preset: str | None = None, file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """The system's defaults, then the preset, then the file, then the dotted overrides; checked all the way down.
+    """The system's defaults, then the preset, then the file, then the dotted overrides; all values are checked.
 
     Args:
         preset: one of :func:`presets`. If None: the file's ``base``; else :data:`DEFAULT_PRESET`, unless file or
@@ -228,16 +228,17 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     """
     given = [(f"{file}: ", "", read_yaml(file))] if file is not None else []
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, value = override.partition("=")
         if not (key and equals):
             raise ConfigError(f"override '{override}' is not of the form dotted.key=value")
         try:
-            given.append(("", key, OmegaConf.from_dotlist([override])))
+            is_word = value.strip().lower() in BOOLEAN_WORDS
+            given.append(("", key, OmegaConf.from_dotlist([f"{key}='{value.strip()}'" if is_word else override])))
         except (YAMLError, OmegaConfBaseException):
             raise ConfigError(f"{key}: the value in '{override}' is not valid YAML; quote it") from None
     base = given[0][2].pop("base", None) if file is not None else None
     if base and preset:
-        raise ConfigError(f"{file}: base: is '{base}', and the preset '{preset}' is named too; leave one out")
+        raise ConfigError(f"{file}: base: is '{base}', and the preset '{preset}' is given too; leave one of them out")
     asked = [str(changes["system"]) for _, _, changes in given if "system" in changes]
     system, below = preset_of(preset or base, asked[-1] if asked else None)
     merged = schema(system)
@@ -252,11 +253,11 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
 
 
 def preset_of(preset: str | None, system: str | None) -> tuple[str, list[DictConfig]]:
-    """The system that is meant, and the layers of the preset below all else.
+    """The system of the configuration, and the layers of its preset; none if no preset applies.
 
     Args:
-        preset: its name, if one is named.
-        system: the system that is asked for, if one is.
+        preset: its name, if one is given.
+        system: the system that is asked for, if any.
 
     Raises:
         ConfigError: no such preset, or it is of another system.
@@ -272,7 +273,7 @@ def preset_of(preset: str | None, system: str | None) -> tuple[str, list[DictCon
 
 
 def schema(system: str) -> DictConfig:
-    """The defaults of a system's configuration, which refuses what is not in it.
+    """The defaults of a system's configuration; merging an unknown key into them is an error.
 
     Raises:
         ConfigError: there is no such system, or it is unusable.

@@ -7,6 +7,10 @@ class LapaError(Exception):
     """Base of every error that the command line reports without a traceback."""
 
 
+class UsageError(LapaError, ValueError):
+    """A command was called with arguments that it cannot use."""
+
+
 class ConfigError(LapaError, ValueError):
     """A configuration names an unknown key, a wrong type or an impossible value."""
 

@@ -1,4 +1,4 @@
-"""What there is to swap, in words: all plugins, and each one's options."""
+"""What can be swapped, in words: all systems and plugins, and the options of each."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from lapa import registry
+from lapa.config import PLUGIN_SECTIONS
 from lapa.errors import RegistryError
+from lapa.presets import presets_by_system
+from lapa.settings import Setting, in_words, model_settings, plugin_settings
 
-ROLES: tuple[registry.Registry[Any], ...] = (registry.encoders, registry.quantizers, registry.conditioners)
+ROLES: tuple[registry.Registry[Any], ...] = (registry.systems, *PLUGIN_SECTIONS.values())
 
 
 def list_plugins() -> str:
-    """A line for each plugin: role, name, who brought it, its options or why it cannot be used."""
+    """A line for each system and plugin: role, name, where it comes from, its options or why it cannot be used."""
     rows = []
     for members in ROLES:
         for name in members.names():
             try:
-                options = ", ".join(f"{key}={value}" for key, value, _ in plugin_options(members.get(name)))
+                options = ", ".join(f"{s.key}={s.value}" for s in _options(members, name, whole=False))
                 rows.append((members.role, name, members.owner(name), options or "no options"))
             except RegistryError as error:
                 rows.append((members.role, name, "", f"BROKEN: {error}"))
@@ -32,7 +35,7 @@ def list_plugins() -> str:
 
 
 def describe(name: str) -> str:
-    """What a plugin does, where it comes from, and its options with their defaults; of every role that has the name.
+    """What a system or plugin does, where it comes from, and its options; of every role that has the name.
 
     Raises:
         RegistryError: no role has it, or it cannot be loaded.
@@ -48,36 +51,29 @@ def describe(name: str) -> str:
 
 def _describe(members: registry.Registry[Any], name: str) -> Iterator[str]:
     cls = members.get(name)
-    yield f"model.{members.role}.name={name}"
+    yield _chosen_by(members, name)
     yield f"{cls.__module__}:{cls.__qualname__}, from {members.owner(name)}"
-    yield inspect.getdoc(cls) or ""
-    options = list(plugin_options(cls))
-    shown = [f"model.{members.role}.{key}={value}" for key, value, _ in options]
-    width = max(map(len, shown), default=0)
+    text, *_ = re.split(r"\n+(?:Args|Attributes|Raises):\n", inspect.getdoc(cls) or "")
+    yield text
     yield ""
-    for setting, (_, _, meaning) in zip(shown, options, strict=True):
-        yield f"  {setting:<{width}}  {meaning}".rstrip()
-    if not options:
-        yield "  no options"
+    options = _options(members, name)
+    for line in in_words(options).splitlines() if options else ["no options"]:
+        yield f"  {line}"
+    if members is registry.systems:
+        yield ""
+        yield f"presets: {', '.join(presets_by_system().get(name, [])) or 'none'}"
+        yield f"all settings, of loss and training too: lapa config system={name}"
 
 
-def plugin_options(cls: type[Any]) -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of each option of a plugin's ``Config``; the meaning as its docstring gives it."""
-    meanings: dict[str, str] = {}
-    for base in reversed(cls.Config.__mro__):
-        meanings |= _documented(base.__dict__.get("__doc__") or "")
-    default = cls.Config()
-    for field in dataclasses.fields(cls.Config):
-        value = getattr(default, field.name)
-        text = f"[{','.join(map(str, value))}]" if isinstance(value, (tuple, list)) else str(value)
-        yield field.name, text, meanings.get(field.name, "")
+def _chosen_by(members: registry.Registry[Any], name: str) -> str:
+    return f"system={name}" if members is registry.systems else f"model.{members.role}.name={name}"
 
 
-def _documented(docstring: str) -> dict[str, str]:
-    """``name: meaning`` of an ``Attributes:`` section, or of a docstring that begins with ````name``: meaning``."""
-    text = inspect.cleandoc(docstring)
-    if alone := re.match(r"``(\w+)``: (.*)", text, re.DOTALL):
-        return {alone[1]: " ".join(alone[2].split())}
-    _, _, section = text.partition("Attributes:\n")
-    found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(meaning.split()) for name, meaning in found}
+def _options(members: registry.Registry[Any], name: str, *, whole: bool = True) -> list[Setting]:
+    """A plugin's options, or a system's keys of the section ``model``; with their ``whole`` dotted keys or without."""
+    if members is registry.systems:
+        found, prefix = model_settings(name), "model."
+    else:
+        prefix = f"model.{members.role}."
+        found = plugin_settings(members.get(name).Config(), prefix)
+    return found if whole else [dataclasses.replace(s, key=s.key.removeprefix(prefix)) for s in found]

@@ -1,10 +1,13 @@
-"""One section of a configuration and one dataclass: merged, checked, built."""
+"""One section of a configuration and one dataclass: merged, checked, built, put into words."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import inspect
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -15,6 +18,9 @@ from yaml import YAMLError
 from lapa import registry
 from lapa.contracts import Encoder
 from lapa.errors import ConfigError
+
+BOOLEAN_WORDS = ("on", "off", "yes", "no")
+"""Booleans to YAML. As overrides they stay words, which switches and settings such as ``tracking.wandb`` both take."""
 
 
 def build(members: registry.Registry[Any], section: dict[str, Any], **facts: Any) -> Any:
@@ -92,7 +98,10 @@ def to_object(config: DictConfig, where: str) -> Any:
         ConfigError: a value is missing, or cannot be; ``where`` stands before the key.
     """
     for key in map(str, config):  # sections within first, so that an error can name them
-        within = config[key]
+        try:
+            within = config[key]
+        except OmegaConfBaseException as error:  # what it refers to is not there
+            raise ConfigError(f"{where}{key}: {first_line(error)}") from None
         if isinstance(within, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(within)):
             to_object(within, f"{where}{key}.")
     try:
@@ -129,6 +138,50 @@ def require(holds: bool, key: str, what: str) -> None:
     """
     if not holds:
         raise ValueError(f"{key}: {what}")
+
+
+def meanings(options: type[Any]) -> dict[str, str]:
+    """What the docstring of a dataclass of options, and those of its bases, say about each field, by its name.
+
+    A docstring either has a section ``Attributes:`` or begins with ````name``: meaning``.
+    """
+    found: dict[str, str] = {}
+    for cls in reversed(options.__mro__):
+        found |= dict(_documented(cls.__dict__.get("__doc__") or ""))
+    return found
+
+
+def _documented(docstring: str) -> Iterator[tuple[str, str]]:
+    text = inspect.cleandoc(docstring).replace("``", "`")
+    if alone := re.match(r"`(\w+)`: (.*)", text, re.DOTALL):
+        yield alone[1], " ".join(alone[2].split()).rstrip(".")
+        return
+    _, _, section = text.partition("Attributes:\n")
+    for name, meaning in re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE):
+        yield name, " ".join(meaning.split()).rstrip(".")
+
+
+def as_text(value: Any) -> str:
+    """A value as it is written behind ``dotted.key=``."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (tuple, list)):
+        return f"[{','.join(map(as_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {as_text(each)}' for key, each in value.items())}}}"
+    if isinstance(value, str) and not _is_plain(value):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether YAML reads a text as itself; the words ``on``, ``off``, ``yes`` and ``no`` are read so too."""
+    if text.lower() in BOOLEAN_WORDS:
+        return True
+    try:
+        return bool(yaml.safe_load(text) == text)
+    except YAMLError:
+        return False
 
 
 def first_line(error: Exception) -> str:

@@ -1,8 +1,8 @@
-"""`lapa label`, as a script."""
+"""`lapa watch`, as a script."""
 
 import sys
 
 from lapa.cli import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command("label"))
+    sys.exit(run_command("watch"))

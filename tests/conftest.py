@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import toy_episode, write_episode
 from lapa.config import load_config
 from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.engine.training import train
 from lapa.evaluation.evaluate import Evaluation, evaluate
-from tests.helpers import toy_episode, write_episode
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What tests of several folders share: places, a toy game with a planted action, fresh environments."""
+"""Places of the repository, a toy game with a planted action, and distributions installed into a fresh environment."""
 
 from __future__ import annotations
 

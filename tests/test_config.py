@@ -4,7 +4,9 @@ import dataclasses
 import inspect
 import json
 import re
-from importlib import import_module
+import shutil
+from collections.abc import Iterator
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,11 @@ from lapa.config import (
     presets,
     to_yaml,
 )
+from lapa.contracts import System
 from lapa.errors import ConfigError, LapaError
+from lapa.presets import presets_by_system, read_preset
 from lapa.sections import plugin_config
+from lapa.systems.latent_action import config as latent_action_module
 from lapa.systems.latent_action.config import DecoderConfig, LossConfig, ModelConfig
 
 every_preset = pytest.mark.parametrize("preset", presets())
@@ -100,6 +105,9 @@ def test_later_overrides_beat_earlier_ones():
         ("training.max_minutes=null", None),
         ("training.max_minutes=4", 4.0),
         ("training.channels_last=false", False),
+        ("training.channels_last=off", False),
+        ("training.compile=yes", True),
+        ("tracking.wandb=off", "off"),
         ("training.out=runs/a=b", "runs/a=b"),
         ("data.split=[0.6, 0.2, 0.2]", (0.6, 0.2, 0.2)),
         ("model.decoder.channels=[8, 16]", (8, 16)),
@@ -111,6 +119,136 @@ def test_values_get_the_type_of_their_field(override, value):
         found = getattr(found, part)
     assert found == value
     assert type(found) is type(value)
+
+
+# Systems and what a preset is based on
+
+
+class Other(System):
+    """A family with options of its own, as far as a configuration looks."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """``width``: number of channels."""
+
+        width: int = 7
+
+    @dataclasses.dataclass(frozen=True)
+    class Loss:
+        """``error``: weight of the squared error."""
+
+        error: float = 1.0
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    """The name of a second system."""
+    registry.systems.register("other", Other)
+    yield "other"
+    registry.systems.forget("other")
+
+
+@pytest.fixture
+def own_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of presets that a test may add to, in place of the package's."""
+    folder = tmp_path / "package" / "presets"
+    shutil.copytree(str(resources.files("lapa") / "presets"), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("lapa.presets.resources.files", lambda _: folder.parent)
+    return folder
+
+
+def test_a_preset_builds_on_its_base():
+    base, colour = load(preset="breakout"), load(preset="breakout_rgb")
+    assert colour == dataclasses.replace(base, data=dataclasses.replace(base.data, color="rgb"))
+
+
+def test_bases_lie_below_one_another_in_order(own_presets):
+    write(own_presets / "middle.yaml", "base: laptop\ntraining: {steps: 7, batch_size: 9}")
+    write(own_presets / "top.yaml", "base: middle\ntraining: {batch_size: 11}")
+    config = load(preset="top")
+    assert (config.training.steps, config.training.batch_size) == (7, 11)
+    assert config.model == load(preset="laptop").model
+    assert [sorted(layer) for layer in read_preset("top")[1]][1:] == [["training"], ["training"]]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"mine": "base: laptopp"}, r"unknown preset 'laptopp'; known: .*laptop, mine"),
+        ({"mine": "base: mine"}, r"preset 'mine' is based on itself: mine -> mine"),
+        ({"mine": "base: yours", "yours": "base: mine"}, r"preset 'mine' is based on itself: mine -> yours -> mine"),
+        ({"mine": "training: {steps: 7}"}, r"preset 'mine' names no system; begin it with 'system: NAME'"),
+        ({"mine": "system: nothing"}, r"system: unknown system 'nothing'; known: .*latent_action"),
+    ],
+    ids=["unknown", "itself", "each other", "no system", "unknown system"],
+)
+def test_a_preset_that_leads_nowhere_is_refused(own_presets, files, said):
+    for name, text in files.items():
+        write(own_presets / f"{name}.yaml", text)
+    with pytest.raises(ConfigError, match=said):
+        load(preset="mine")
+
+
+def test_a_file_names_the_preset_that_it_differs_from(tmp_path):
+    file = write(tmp_path / "a.yaml", "base: laptop\ntraining: {steps: 7}")
+    laptop = load(preset="laptop")
+    assert load(file=file) == dataclasses.replace(laptop, training=dataclasses.replace(laptop.training, steps=7))
+
+
+@pytest.mark.parametrize(
+    ("text", "preset", "said"),
+    [
+        ("base: laptopp", None, r"unknown preset 'laptopp'; known: "),
+        (
+            "base: laptop",
+            "debug",
+            r"a\.yaml: base: is 'laptop', and the preset 'debug' is given too; leave one",
+        ),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused(tmp_path, text, preset, said):
+    with pytest.raises(ConfigError, match=said):
+        load(preset=preset, file=write(tmp_path / "a.yaml", text))
+
+
+@pytest.mark.parametrize("how", ["override", "file"])
+def test_another_system_has_its_own_sections_and_no_preset_beneath(other, tmp_path, how):
+    if how == "override":
+        config = load("system=other", "model.width=9")
+    else:
+        config = load(file=write(tmp_path / "a.yaml", "system: other\nmodel: {width: 9}"))
+    assert config == Config(system="other", model=Other.Config(width=9), loss=Other.Loss())
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def test_a_preset_of_another_system_is_found_by_its_name(other, own_presets):
+    write(own_presets / "wide.yaml", "system: other\nmodel: {width: 99}")
+    assert load(preset="wide").model == Other.Config(width=99)
+    assert load("system=other", preset="wide").system == "other"
+    assert presets_by_system()["other"] == ["wide"]
+    assert presets_by_system()["latent_action"] == [name for name in presets() if name != "wide"]
+
+
+@pytest.mark.parametrize("others", [[], ["narrow", "wide"]], ids=["without presets", "with presets"])
+def test_a_preset_of_another_system_than_the_one_asked_for_is_refused(other, own_presets, others):
+    for name in others:
+        write(own_presets / f"{name}.yaml", f"system: other\nmodel: {{width: {len(name)}}}")
+    with pytest.raises(ConfigError) as error:
+        load("system=other", preset="laptop")
+    assert "system: the preset 'laptop' is of the system 'latent_action', not 'other'" in str(error.value)
+    assert str(error.value).endswith("; name one of narrow, wide" if others else "; leave the preset out")
+
+
+def test_an_option_of_one_system_is_none_of_another(other):
+    with pytest.raises(ConfigError, match=r"model\.latent_dim"):
+        load("system=other", "model.latent_dim=3")
+    with pytest.raises(ConfigError, match=r"model\.width"):
+        load("model.width=3")
+
+
+def test_an_unknown_system_is_refused_with_a_suggestion():
+    with pytest.raises(ConfigError, match=r"system: unknown system 'latent_acton' \(did you mean 'latent_action'"):
+        load("system=latent_acton")
 
 
 # Swapping a plugin
@@ -309,10 +447,14 @@ READERS = {
 """The expressions by which the code holds an instance of each dataclass; a read counts only through one of them."""
 
 
-def source(*packages: str, leave_out: str = "") -> str:
-    """The text of all modules of the installed packages, but for the file that defines the options."""
+DEFINITIONS = (config_module, latent_action_module)
+"""The modules that define the dataclasses."""
+
+
+def source(*packages: str, leave_out: tuple[str | None, ...] = ()) -> str:
+    """The text of all modules of the installed packages, but for the files that define the options."""
     folders = [Path(inspect.getfile(import_module(package))).parent for package in packages]
-    files = [path for folder in folders for path in folder.rglob("*.py") if str(path) != leave_out]
+    files = [path for folder in folders for path in folder.rglob("*.py") if str(path) not in leave_out]
     return "\n".join(path.read_text() for path in files)
 
 
@@ -325,7 +467,7 @@ def unread(options: type[Any], holders: tuple[str, ...], text: str) -> list[str]
 
 @pytest.mark.parametrize("options", READERS, ids=lambda options: options.__name__)
 def test_every_option_of_a_run_is_read_somewhere_beyond_its_definition(options):
-    text = source("lapa", "lapa_plugins", "lapa_envs", leave_out=config_module.__file__)
+    text = source("lapa", "lapa_plugins", "lapa_envs", leave_out=tuple(module.__file__ for module in DEFINITIONS))
     assert unread(options, READERS[options], text) == []
 
 
@@ -342,8 +484,9 @@ def test_every_option_of_a_plugin_is_read_by_it_or_its_bases(role, name):
 def test_the_readers_cover_every_dataclass_of_the_configuration():
     defined = {
         value
-        for value in vars(config_module).values()
-        if dataclasses.is_dataclass(value) and value.__module__ == config_module.__name__
+        for module in DEFINITIONS
+        for value in vars(module).values()
+        if dataclasses.is_dataclass(value) and value.__module__ == module.__name__
     }
     assert defined == set(READERS)
 

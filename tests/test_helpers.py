@@ -6,8 +6,8 @@ from itertools import combinations
 
 import pytest
 
+from helpers import pairwise_cover
 from lapa import registry
-from tests.helpers import pairwise_cover
 
 PARTS = [members.names() for members in (registry.encoders, registry.quantizers, registry.conditioners)]
 

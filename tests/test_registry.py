@@ -11,11 +11,11 @@ from textwrap import dedent
 import pytest
 
 import lapa
+from helpers import PATIENCE
 from lapa import registry
 from lapa.contracts import Quantizer
 from lapa.errors import LapaError, RegistryError
 from lapa.registry import Registry
-from tests.helpers import PATIENCE
 
 BUILT_IN = {
     "encoder": {"conv", "difference", "impala", "patch", "residual"},

@@ -1,4 +1,4 @@
-"""The subcommands of ``lapa`` that need environments: record, label, export, demo."""
+"""The subcommands of ``lapa`` that need environments: record, export, demo; and what they share with the live view."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lapa.commands.options import DEFAULT_CHECKPOINT, DEFAULT_DATASET, Subparsers, command
+from lapa.errors import UsageError
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -15,34 +16,48 @@ if TYPE_CHECKING:
 
 def record(subparsers: Subparsers) -> None:
     """``lapa record``."""
-    parser = command(subparsers, "record", run_record, "Play episodes and record them as PNG frames.")
+    parser = command(
+        subparsers,
+        "record",
+        run_record,
+        "Play episodes and record them as PNG frames.",
+        example="lapa record --env ALE/Pong-v5 --policy random --episodes 8 --out pong",
+    )
     parser.add_argument("--out", type=Path, default=Path("bulk_videos"), help="folder to write (default: %(default)s)")
-    parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
-    add_policy(parser)
-    parser.add_argument("--episodes", type=int, help="how many (default: 32, or as many as --steps takes)")
-    parser.add_argument("--steps", type=int, help="stop after the episode with which there are so many")
-    parser.add_argument("--max-steps", type=int, default=600, help="an episode is cut then (default: %(default)s)")
-    parser.add_argument("--frameskip", type=int, help="of an Atari game (default: the environment's own, for v5 4)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    add_game_options(parser)
+    parser.add_argument("--episodes", type=int, help="number of episodes (default: 32, or as many as --steps needs)")
+    parser.add_argument(
+        "--steps", type=int, help="stop at the end of the episode that reaches this many steps in total"
+    )
+    parser.add_argument(
+        "--max-steps", type=int, default=600, help="cut an episode after this many steps (default: %(default)s)"
+    )
     parser.add_argument(
         "--skill",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="share of the steps that are played on purpose, spread over the episodes; the others are random "
+        help="probability of a deliberate (not random) action; varies from LOW to HIGH over the episodes "
         "(default: 0.6 1 for the scripted player, 1 1 for agents)",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that play (default: %(default)s)")
 
 
-def add_policy(parser: argparse.ArgumentParser) -> None:
-    """The option that names who plays."""
+def add_game_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is played, and who plays."""
+    parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
     parser.add_argument(
         "--policy",
         default="scripted",
         metavar="POLICY",
-        help="scripted (Breakout), random, module:callable called with observation and info, or sb3:PATH, an agent "
-        "saved by Stable-Baselines3 (default: %(default)s)",
+        help="who plays: scripted (Breakout only), random, module:callable (called with observation and info), or "
+        "sb3:PATH (an agent saved by Stable-Baselines3) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frameskip", type=int, help="frames per step of an Atari game (default: the environment's own; 4 for v5)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the environment and the player (default: %(default)s)"
     )
 
 
@@ -69,113 +84,74 @@ def run_record(arguments: argparse.Namespace) -> None:
 
 
 def check_positive(arguments: argparse.Namespace, *names: str) -> None:
-    """Checks numbers that must be positive, where they are given.
+    """Checks numbers that must be positive, if they are given.
 
     Raises:
-        DataError: one is not.
+        UsageError: one is not positive.
     """
-    from lapa.errors import DataError
-
     for name in names:
         value = getattr(arguments, name)
         if value is not None and value <= 0:
-            raise DataError(f"--{name.replace('_', '-')} {value}: must be more than 0")
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be more than 0")
 
 
 def check_seed(seed: int) -> None:
     """Checks a seed.
 
     Raises:
-        DataError: it is negative.
+        UsageError: it is negative.
     """
-    from lapa.errors import DataError
-
     if seed < 0:
-        raise DataError(f"--seed {seed}: must not be negative")
+        raise UsageError(f"--seed {seed}: must not be negative")
 
 
 def check_skill(skill: list[float] | None) -> None:
-    """Checks the range of skills, where it is given.
+    """Checks the range of skills, if it is given.
 
     Raises:
-        DataError: it is none.
+        UsageError: it is not a range of probabilities.
     """
-    from lapa.errors import DataError
-
     if skill and not 0 <= skill[0] <= skill[1] <= 1:
-        raise DataError(f"--skill {skill[0]} {skill[1]}: must be two shares in [0, 1], the lower first")
+        raise UsageError(f"--skill {skill[0]} {skill[1]}: must be two probabilities, the lower one first")
 
 
 def open_env(env_id: str, **options: Any) -> gym.Env[Any, Any]:
     """The environment, or a one-line error.
 
     Raises:
-        DataError: the id is unknown, or the environment refuses an option.
+        UsageError: the id is unknown, or the environment refuses an option.
     """
     from gymnasium.error import Error
 
-    from lapa.errors import DataError
-
-    options = {name: value for name, value in options.items() if value is not None}
     from lapa_envs.atari import make_env
 
+    options = {name: value for name, value in options.items() if value is not None}
     try:
         return make_env(env_id, **options)
     except (Error, TypeError, ImportError) as error:
-        raise DataError(f"--env {env_id}: cannot be made: {error}") from None
-
-
-def label(subparsers: Subparsers) -> None:
-    """``lapa label``."""
-    parser = command(
-        subparsers, "label", run_label, "Play live; show each step, what the model draws, its codes and their meaning."
-    )
-    parser.add_argument("--checkpoint", type=Path, help="(default: the model that comes with lapa)")
-    parser.add_argument("--reader", type=Path, help="what evaluate wrote to read codes (default: the checkpoint's)")
-    parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
-    add_policy(parser)
-    parser.add_argument("--steps", type=int, default=200, help="(default: %(default)s)")
-    parser.add_argument("--frameskip", type=int, help="of an Atari game (default: the environment's own, for v5 4)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--movie", type=Path, help="moving WebP file to write (default: live.webp, unless --web)")
-    parser.add_argument("--out", type=Path, help="write one JSON line per step here")
-    parser.add_argument("--web", action="store_true", help="show it on a local page, until Ctrl-C")
-    parser.add_argument("--port", type=int, default=8765, help="of the page; 0 takes any (default: %(default)s)")
-    parser.add_argument("--fps", type=float, default=15.0, help="steps a second with --web (default: %(default)s)")
-
-
-def run_label(arguments: argparse.Namespace) -> None:
-    """Plays, labels and shows."""
-    from lapa_envs.live.watch import watch
-
-    check_positive(arguments, "steps", "frameskip", "fps")
-    check_seed(arguments.seed)
-    env = open_env(arguments.env, frameskip=arguments.frameskip)
-    watch(
-        env,
-        arguments.checkpoint,
-        reader=arguments.reader,
-        policy=arguments.policy,
-        steps=arguments.steps,
-        seed=arguments.seed,
-        movie=arguments.movie or (None if arguments.web else Path("live.webp")),
-        out=arguments.out,
-        port=arguments.port if arguments.web else None,
-        fps=arguments.fps,
-    )
+        raise UsageError(f"--env {env_id}: cannot be made: {error}") from None
 
 
 def export(subparsers: Subparsers) -> None:
     """``lapa export``."""
-    parser = command(subparsers, "export", run_export, "Write the latent-action dataset in a format that others read.")
+    parser = command(
+        subparsers,
+        "export",
+        run_export,
+        "Write the latent-action dataset in a format that other tools read.",
+        example="lapa export --to minari --out datasets",
+    )
     parser.add_argument(
-        "--dataset", type=Path, default=Path(DEFAULT_DATASET), help="what extract wrote (default: %(default)s)"
+        "--dataset",
+        type=Path,
+        default=Path(DEFAULT_DATASET),
+        help="file that `lapa extract` wrote (default: %(default)s)",
     )
     parser.add_argument(
         "--to",
         choices=("minari", "npz"),
         required=True,
-        help="minari: HDF5, lossless, the latent action as the action; npz: a file for each episode",
+        help="minari: lossless HDF5 with the latent action as the action; npz: one file per episode",
     )
     parser.add_argument("--out", type=Path, default=Path("datasets"), help="folder to write (default: %(default)s)")
     parser.add_argument("--id", default="latent-actions-v0", help="name of the Minari dataset (default: %(default)s)")
@@ -195,21 +171,38 @@ def run_export(arguments: argparse.Namespace) -> None:
 
 def demo(subparsers: Subparsers) -> None:
     """``lapa demo``."""
-    parser = command(subparsers, "demo", run_demo, "The whole way once: record, pack, train, extract, evaluate, label.")
-    parser.add_argument("--data", type=Path, default=Path("bulk_videos"), help="(default: %(default)s)")
-    parser.add_argument("--preset", default="laptop", help="(default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=32, help="to record (default: %(default)s)")
-    parser.add_argument("--max-steps", type=int, default=600, help="of an episode (default: %(default)s)")
-    parser.add_argument(
-        "--run", dest="run_folder", type=Path, default=Path(DEFAULT_CHECKPOINT).parent, help="(default: %(default)s)"
+    parser = command(
+        subparsers,
+        "demo",
+        run_demo,
+        "Run the whole pipeline once: record, pack, train, extract, evaluate, label live play.",
+        example="lapa demo --preset laptop",
     )
-    parser.add_argument("--report", type=Path, default=Path("report"), help="(default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("bulk_videos"), help="recorded episodes (default: %(default)s)"
+    )
+    parser.add_argument("--preset", default="laptop", help="configuration to train (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=32, help="number of episodes to record (default: %(default)s)")
+    parser.add_argument(
+        "--max-steps", type=int, default=600, help="cut an episode after this many steps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        default=Path(DEFAULT_CHECKPOINT).parent,
+        help="folder of the training run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--report", type=Path, default=Path("report"), help="folder of the report (default: %(default)s)"
+    )
 
 
 def run_demo(arguments: argparse.Namespace) -> None:
     """Runs the demonstration."""
     from lapa_envs.demo import run
 
+    check_positive(arguments, "episodes", "max_steps")
     run(
         arguments.data,
         arguments.preset,

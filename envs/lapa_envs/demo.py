@@ -1,4 +1,4 @@
-"""The whole way once, on real Breakout: record, pack, train, extract, evaluate, label live."""
+"""The whole pipeline once, on real Breakout: record, pack, train, extract, evaluate, label live play."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ LIVE_STEPS = 200
 
 
 def run(data: Path, preset: str, episodes: int, max_steps: int, run_folder: Path, report: Path) -> None:
-    """Runs each part, or says that what it would make is there already.
+    """Runs each part, or says that its result is reused.
 
     Args:
         data: folder of recorded episodes.
-        preset: what to train.
-        episodes: how many to record if ``data`` does not exist.
-        max_steps: an episode is cut after so many.
+        preset: name of the configuration to train.
+        episodes: how many to record if ``data`` is missing or empty.
+        max_steps: an episode is cut after this many.
         run_folder: folder of the training run.
         report: folder of the report.
 
     Raises:
-        LapaError: any part's own errors.
+        LapaError: whatever a part raises.
     """
     notify("1/6 record")
     if data.is_dir() and any(data.iterdir()):
-        notify(f"reusing the episodes in {data}; delete the folder to record anew")
+        notify(f"reusing the episodes in {data}; delete the folder to record again")
     else:
-        # Under another name until all are there, so that an interrupted demo is not taken for a recording.
+        # Under another name until it is complete, so that an interrupted recording is not reused.
         part = data.with_name(f".{data.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         record(make_env(), part, episodes=episodes, max_steps=max_steps)
@@ -59,9 +59,9 @@ def run(data: Path, preset: str, episodes: int, max_steps: int, run_folder: Path
     config = load_config(preset, overrides=[f"data.root={data}", f"training.out={run_folder}"])
     stamp = {"preset": preset, "data": store.header["fingerprint"]}
     if best.exists() and done.exists() and json.loads(done.read_text()) == stamp:
-        notify(f"reusing {best}; delete {run_folder} to train anew")
+        notify(f"reusing {best}; delete {run_folder} to train again")
     else:
-        # An interrupted run has no stamp yet, and goes on; a finished one with another stamp is another run.
+        # An interrupted run has no stamp yet and is resumed; a finished one with another stamp is replaced.
         existing: Literal["resume", "overwrite"] = "overwrite" if done.exists() else "resume"
         done.unlink(missing_ok=True)
         train(config, store, existing=existing)
@@ -70,13 +70,13 @@ def run(data: Path, preset: str, episodes: int, max_steps: int, run_folder: Path
     notify("4/6 extract")
     dataset = Path(DEFAULT_DATASET)
     if is_extracted(dataset, checkpoint.digest, store):
-        notify(f"reusing {dataset}; delete it to extract anew")
+        notify(f"reusing {dataset}; delete it to extract again")
     else:
         extract(checkpoint, store, dataset)
     notify("5/6 evaluate")
     evaluation = evaluate(checkpoint, store)
     path = write_report(report, checkpoint, evaluation, read_history(run_folder / "metrics.jsonl"))
-    notify("6/6 label live")
+    notify("6/6 label live play")
     steps, rate = label_live(make_env(), best, "scripted", LIVE_STEPS, seed=1000)
     grids = Counter(str(step["latent_action"]) for step in steps)
     print(f"labelled {len(steps)} live steps at {rate:.0f} steps/s: {len(grids)} different code grids")
@@ -86,7 +86,7 @@ def run(data: Path, preset: str, episodes: int, max_steps: int, run_folder: Path
 
 
 def is_extracted(path: Path, digest: str, store: FrameStore) -> bool:
-    """Whether the dataset at ``path`` was made from this checkpoint and these frames."""
+    """Whether the dataset at ``path`` was made with this checkpoint from these frames."""
     try:
         dataset = LatentActionDataset(path)
     except DataError:

@@ -5,57 +5,39 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lapa.commands.options import Subparsers, add_data_options, command
+from lapa.commands.options import Subparsers, add_data_options, add_preset_options, add_split, command
+from lapa.commands.sweep import train_and_compare
 
 
 def add_compare(subparsers: Subparsers) -> None:
     """``lapa compare``."""
-    parser = command(subparsers, "compare", run_compare, "Judge several runs on the same pairs, side by side.")
+    parser = command(
+        subparsers,
+        "compare",
+        run_compare,
+        "Evaluate several runs on the same recordings, side by side.",
+        example="lapa compare checkpoints/film checkpoints/cross_attention --out comparison",
+    )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder, or checkpoint file")
     parser.add_argument(
         "--sweep",
         nargs="+",
         default=[],
         metavar="KEY=VALUE,VALUE",
-        help="first train all combinations into OUT/runs; called again, it goes on",
+        help="train all combinations first, as `lapa sweep` does",
     )
-    parser.add_argument("--preset", help="what the sweep's runs differ from (default: breakout)")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="likewise, a YAML file")
+    add_preset_options(parser)
     add_data_options(parser, checkpoint=False)
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: %(default)s)")
+    add_split(parser)
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write (default: %(default)s)")
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
     """Judges, writes the page, prints the table."""
-    from lapa.data.store import open_store
-    from lapa.engine.sweep import cells, train_cells
-    from lapa.errors import ConfigError
-    from lapa.evaluation.compare import compare, comparison_header, comparison_rows
+    from lapa.errors import UsageError
 
     if not arguments.runs and not arguments.sweep:
-        raise ConfigError("nothing to compare: name run folders, or --sweep KEY=VALUE,VALUE")
+        raise UsageError("nothing to compare; name run folders, or train some with `lapa sweep`")
     if (arguments.preset or arguments.config) and not arguments.sweep:
-        raise ConfigError("--preset and --config say what a --sweep trains; runs that are there have their own")
-    grid = cells(arguments.sweep) if arguments.sweep else []
-    store = open_store(arguments.data, arguments.store, strict=arguments.strict)
-    runs: list[Path] = list(arguments.runs)
-    failed: dict[str, str] = {}
-    if grid:
-        trained, failed = train_cells(
-            grid,
-            store,
-            arguments.out / "runs",
-            preset=arguments.preset,
-            file=arguments.config,
-            overrides=[f"data.root={arguments.data}", f"training.device={arguments.device}"],
-        )
-        runs += trained
-    groups = compare(runs, store, arguments.out, arguments.split, device=arguments.device, failed=failed)
-    labels, rows = comparison_header(), comparison_rows(groups)
-    width = max(map(len, labels))
-    for row in rows:
-        print("\n".join(f"{label:<{width}}  {cell}" for label, cell in zip(labels, row, strict=True)), end="\n\n")
-    for name, reason in failed.items():
-        print(f"missing: {name}: {reason}")
-    print(f"comparison: {arguments.out / 'comparison.html'}")
+        raise UsageError("--preset and --config are for --sweep; existing runs have their own configuration")
+    train_and_compare(arguments, arguments.runs, arguments.sweep)

@@ -13,12 +13,18 @@ from lapa.errors import RegistryError
 
 def add_plugins(subparsers: Subparsers) -> None:
     """``lapa plugins``."""
-    parser = command(subparsers, "plugins", run_plugins, "List what can be swapped, or one plugin's options.")
-    parser.add_argument("name", nargs="?", help="print this one's options with their defaults")
+    parser = command(
+        subparsers,
+        "plugins",
+        run_plugins,
+        "List all systems and plugins, or explain the options of one.",
+        example="lapa plugins ema",
+    )
+    parser.add_argument("name", nargs="?", help="system or plugin to explain")
 
 
 def run_plugins(arguments: argparse.Namespace) -> None:
-    """Prints all plugins in a line each, or one in full."""
+    """Prints one line for each system and plugin, or one of them in full."""
     from lapa.plugins import describe, list_plugins
 
     print(describe(arguments.name) if arguments.name else list_plugins())
@@ -26,7 +32,13 @@ def run_plugins(arguments: argparse.Namespace) -> None:
 
 def add_doctor(subparsers: Subparsers) -> None:
     """``lapa doctor``."""
-    command(subparsers, "doctor", run_doctor, "Say what is installed, what is found, and where things go.")
+    command(
+        subparsers,
+        "doctor",
+        run_doctor,
+        "Print installed versions, the device, presets, plugins and default folders.",
+        example="lapa doctor",
+    )
 
 
 def run_doctor(arguments: argparse.Namespace) -> None:
@@ -36,9 +48,11 @@ def run_doctor(arguments: argparse.Namespace) -> None:
     import torch
 
     import lapa
-    from lapa.config import PLUGIN_SECTIONS, Config, presets
+    from lapa.config import Config
     from lapa.data.store import STORE_FOLDER
     from lapa.device import has_fast_bf16, pick_device
+    from lapa.plugins import ROLES
+    from lapa.presets import presets_by_system
 
     device = pick_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -58,12 +72,13 @@ def run_doctor(arguments: argparse.Namespace) -> None:
         "tensorboard",
     ):
         print(f"{package:<12} {installed_version(package)}")
-    bf16 = "bf16 in hardware" if has_fast_bf16(device) else "bf16 only emulated, so fp32 is used"
+    bf16 = "bf16 in hardware" if has_fast_bf16(device) else "bf16 is only emulated, so fp32 is used"
     print(f"device       {device} ({name}), {bf16}")
-    print(f"presets      {', '.join(presets())}")
-    for role, members in PLUGIN_SECTIONS.items():
+    for system, names in presets_by_system().items():
+        print(f"presets      {system}: {', '.join(names)}")
+    for members in ROLES:
         for plugin in members.names():
-            print(f"{role:<12} {plugin}: {plugin_state(members, plugin)}")
+            print(f"{members.role:<12} {plugin}: {plugin_state(members, plugin)}")
     defaults = Config()
     print(f"data         {Path(defaults.data.root).absolute()} (packed: {Path(defaults.data.root) / STORE_FOLDER})")
     print(f"checkpoints  {Path(defaults.training.out).absolute()}")
@@ -78,7 +93,7 @@ def installed_version(package: str) -> str:
 
 
 def plugin_state(members: Any, name: str) -> str:
-    """Who brought a plugin, or why it cannot be used."""
+    """Where a system or plugin comes from, or why it cannot be used."""
     try:
         members.get(name)
         return f"ok, from {members.owner(name)}"

@@ -5,22 +5,32 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lapa.commands.options import Subparsers, add_data_options, command
+from lapa.commands.options import Subparsers, add_data_options, add_split, command
 
 
 def add_evaluate(subparsers: Subparsers) -> None:
     """``lapa evaluate``."""
-    parser = command(subparsers, "evaluate", run_evaluate, "Judge a model on held-out episodes; write the report.")
+    parser = command(
+        subparsers,
+        "evaluate",
+        run_evaluate,
+        "Evaluate a model on held-out episodes; write the report.",
+        example="lapa evaluate --checkpoint checkpoints/latent_action/best.pt --out report",
+    )
     add_data_options(parser)
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: %(default)s)")
+    add_split(parser)
     parser.add_argument(
-        "--lag", type=int, default=0, help="probe for the action taken so many steps before (default: %(default)s)"
+        "--lag",
+        type=int,
+        default=0,
+        metavar="N",
+        help="probe the codes for the action taken N steps before (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: %(default)s)")
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    """Judges, writes the report, prints the table."""
+    """Evaluates, writes the report, prints the table."""
     from lapa.data.store import open_store
     from lapa.engine.checkpoint import load_checkpoint
     from lapa.evaluation.evaluate import evaluate
@@ -37,5 +47,5 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     for verdict in evaluation.verdicts:
         print(f"{verdict.level}: {verdict.sentence}")
     for sentence in evaluation.left_out:
-        print(f"left out: {sentence}")
+        print(f"skipped: {sentence}")
     print(f"report: {path}")

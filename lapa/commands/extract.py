@@ -10,7 +10,13 @@ from lapa.commands.options import DEFAULT_DATASET, Subparsers, add_data_options,
 
 def add_extract(subparsers: Subparsers) -> None:
     """``lapa extract``."""
-    parser = command(subparsers, "extract", run_extract, "Label all recorded pairs: the latent-action dataset.")
+    parser = command(
+        subparsers,
+        "extract",
+        run_extract,
+        "Label every recorded pair of frames with its codes; write the latent-action dataset.",
+        example="lapa extract --checkpoint checkpoints/latent_action/best.pt --out latent_actions.lapa",
+    )
     add_data_options(parser)
     parser.add_argument("--out", type=Path, default=Path(DEFAULT_DATASET), help="file to write (default: %(default)s)")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lapa.config import Config, load_config
 from lapa.data.store import FrameStore
 from lapa.engine.training import train
-from lapa.errors import ConfigError, LapaError, TrainingInterrupted
+from lapa.errors import ConfigError, LapaError, TrainingInterrupted, UsageError
 from lapa.progress import notify as print_line
 
 
@@ -36,16 +36,16 @@ def cells(axes: Sequence[str]) -> list[Cell]:
             is set in all cells and left out of their names.
 
     Raises:
-        ConfigError: an axis is not of that form, or is there twice.
+        UsageError: an axis is not of that form, or is there twice.
     """
     values: dict[str, list[str]] = {}
     for axis in axes:
         key, equals, text = axis.partition("=")
         choices = re.split(r",(?![^\[\](){}]*[\])}])", text)
         if not (key and equals) or not all(choices):
-            raise ConfigError(f"sweep '{axis}' is not of the form dotted.key=value,value")
+            raise UsageError(f"sweep '{axis}' is not of the form dotted.key=value,value")
         if key in values:
-            raise ConfigError(f"sweep: {key} is given twice; put its values behind one key")
+            raise UsageError(f"sweep: {key} is given twice; give all its values at once, as {key}=VALUE,VALUE")
         values[key] = list(dict.fromkeys(choices))
     grid = []
     for combination in itertools.product(*values.values()):
@@ -70,9 +70,9 @@ def train_cells(
     overrides: Sequence[str] = (),
     notify: Callable[[str], None] = print_line,
 ) -> tuple[list[Path], dict[str, str]]:
-    """Trains each cell in ``out/<name>``; goes on with those that were begun and passes over those that are done.
+    """Trains each cell in ``out/<name>``; resumes those that were begun and skips those that are done.
 
-    A cell that fails is noted, and the others go on.
+    A cell that fails is noted, and the others are trained.
 
     Args:
         grid: what to train.
@@ -88,7 +88,7 @@ def train_cells(
 
     Raises:
         ConfigError: no cell can be configured.
-        TrainingInterrupted: on SIGINT or SIGTERM; the same call goes on.
+        TrainingInterrupted: on SIGINT or SIGTERM; the same call resumes.
     """
     configs: dict[str, Config] = {}
     failed: dict[str, str] = {}

@@ -20,6 +20,18 @@ def presets() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
 
 
+def presets_by_system() -> dict[str, list[str]]:
+    """Names of the presets of each system.
+
+    Raises:
+        ConfigError: as :func:`read_preset`.
+    """
+    found: dict[str, list[str]] = {}
+    for name in presets():
+        found.setdefault(read_preset(name)[0], []).append(name)
+    return found
+
+
 def read_preset(name: str) -> tuple[str, list[DictConfig]]:
     """The system of a preset, and its layers: the one that it is based on first.
 

@@ -20,7 +20,7 @@ class AdaLnConditioner(Conditioner):
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """``expansion``: width of the perceptron's hidden layer, in widths of the features."""
+        """``expansion``: width of the perceptron's hidden layer, as a multiple of the features' width."""
 
         expansion: int = 2
 

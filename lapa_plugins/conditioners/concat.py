@@ -16,7 +16,7 @@ class ConcatConditioner(Conditioner):
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """``kernel``: of the mixing convolution, an odd number; from 3 on a place sees its neighbours' codes."""
+        """``kernel``: odd size of the mixing convolution; from 3 on a position sees its neighbours' codes."""
 
         kernel: int = 3
 

@@ -17,7 +17,7 @@ class CrossAttentionConditioner(Conditioner):
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """``num_heads``: attention heads, a divisor of the features' width that leaves heads of a multiple of 4."""
+        """``num_heads``: number of attention heads; must divide the features' width into heads of a multiple of 4."""
 
         num_heads: int = 4
 

@@ -20,7 +20,7 @@ class DifferenceEncoder(Encoder):
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """``channels``: the width after each halving."""
+        """``channels``: number of channels after each halving of the frame."""
 
         channels: tuple[int, ...] = (64, 128, 256, 512, 512)
 

@@ -19,8 +19,8 @@ class HalvingConfig:
     """Options that all of them have.
 
     Attributes:
-        channels: the width after each halving.
-        sees: the ``frames``, or the ``difference`` of each to the one before.
+        channels: number of channels after each halving of the frame.
+        sees: what the encoder gets: the ``frames``, or the ``difference`` of each frame from the one before.
     """
 
     channels: tuple[int, ...]

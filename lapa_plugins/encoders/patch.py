@@ -24,10 +24,10 @@ class PatchEncoder(Encoder):
 
         Attributes:
             patch: side of a patch, in pixels.
-            width: of the tokens, a multiple of 4 and of ``num_heads``.
-            num_layers: transformer layers.
-            num_heads: attention heads.
-            sees: the ``frames``, or the ``difference`` of each to the one before.
+            width: width of the tokens, a multiple of 4 and of ``num_heads``.
+            num_layers: number of transformer layers.
+            num_heads: number of attention heads.
+            sees: what the encoder gets: the ``frames``, or the ``difference`` of each frame from the one before.
         """
 
         patch: int = 32

@@ -20,7 +20,7 @@ class ResidualEncoder(HalvingEncoder):
         """Options of ``residual``.
 
         Attributes:
-            num_blocks: residual blocks after each halving.
+            num_blocks: number of residual blocks after each halving.
         """
 
         channels: tuple[int, ...] = (32, 64, 128, 256, 256)

@@ -30,16 +30,16 @@ class CodebookConfig:
     """Options that all quantizers with a codebook have.
 
     Attributes:
-        num_codes: K.
+        num_codes: K, the number of codes.
         commitment: weight of the term that moves encodings to codes.
         distance: ``euclidean``, or ``cosine``: encodings and codes are brought to length 1 first.
-        code_dim: encodings are projected to so few dimensions before they are looked up, and back after (Yu et al.
-            2021, section 3.2); 0 looks them up as they are.
+        code_dim: number of dimensions that encodings are projected to before the look-up, and back from after it (Yu et
+            al. 2021, section 3.2); 0 looks them up without a projection.
         start: on the first batch, codes are a ``sample`` of its encodings, or their ``kmeans`` centres.
-        gradient: how it passes the quantizer: ``straight_through`` as it is, or by the ``rotation`` that takes the
-            encoding to its code (Fifty et al. 2024, section 4).
+        gradient: how the gradient passes the quantizer: ``straight_through`` unchanged, or turned by the ``rotation``
+            that takes the encoding to its code (Fifty et al. 2024, section 4).
         reseed_below: re-seed codes used less than this share of the mean, not only unused ones.
-        reseed_by_error: re-seed codes onto encodings that are far from any code, rather than onto any.
+        reseed_by_error: re-seed codes onto encodings that are far from every code, rather than onto random ones.
     """
 
     num_codes: int = 256

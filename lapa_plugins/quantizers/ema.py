@@ -17,7 +17,7 @@ class EmaConfig(CodebookConfig):
     """Options of ``ema``, beside those of every codebook.
 
     Attributes:
-        decay: of the moving averages, per training step.
+        decay: decay of the moving averages per training step.
         smoothing: Laplace smoothing of the counts, so that a rare code is never divided by zero.
     """
 

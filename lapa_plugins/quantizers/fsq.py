@@ -20,7 +20,7 @@ class FsqQuantizer(Quantizer):
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """``levels``: of each dimension, at least 3; K is their product. For 2, ``lfq`` is made."""
+        """``levels``: number of levels of each dimension, at least 3; K is their product. For 2, use ``lfq``."""
 
         levels: tuple[int, ...] = (8, 8, 4)
 

@@ -26,11 +26,11 @@ class GumbelQuantizer(Quantizer):
         """Options of ``gumbel``.
 
         Attributes:
-            num_codes: K.
-            categoricals: n, variables at each place.
-            temperature: of the noise at the start ...
-            temperature_end: ... and at the end of the training, geometric between.
-            entropy: weight of the term that makes each assignment sure and all together even.
+            num_codes: K, the number of codes.
+            categoricals: n, the number of categorical variables at each position.
+            temperature: temperature of the Gumbel softmax at the start of training.
+            temperature_end: the same at the end of training; it changes geometrically in between.
+            entropy: weight of the term that makes each assignment certain and the use of codes even.
         """
 
         num_codes: int = 256

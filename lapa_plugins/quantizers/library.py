@@ -71,7 +71,7 @@ class LfqQuantizer(LibraryQuantizer):
 
         Attributes:
             num_codes: K, a power of 2.
-            entropy: weight of the term that makes each assignment sure and all together even.
+            entropy: weight of the term that makes each assignment certain and the use of codes even.
             commitment: weight of the term that moves encodings to codes.
             spherical: bring encodings and codes to length 1 (Zhao et al. 2024, section 4).
         """
@@ -124,10 +124,10 @@ class SimVqQuantizer(LibraryQuantizer):
         """Options of ``simvq``.
 
         Attributes:
-            num_codes: K.
+            num_codes: K, the number of codes.
             codebook: weight of the term that moves codes to encodings.
             commitment: weight of the term that moves encodings to codes.
-            rotation: pass the gradient by a rotation (Fifty et al. 2024) rather than as it is.
+            rotation: turn the gradient by a rotation (Fifty et al. 2024) rather than pass it unchanged.
         """
 
         num_codes: int = 256

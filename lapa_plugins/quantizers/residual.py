@@ -21,7 +21,7 @@ class ResidualQuantizer(Quantizer):
         """Options of ``residual``, beside those of ``ema`` for each level; ``distance`` is ``euclidean``.
 
         Attributes:
-            depth: n, levels, each with K codes.
+            depth: n, the number of levels, each with K codes.
         """
 
         depth: int = 2

@@ -6,12 +6,15 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,12 +22,15 @@ import pytest
 import torch
 from PIL import Image
 
+import lapa
+from helpers import PATIENCE, ROOT
 from lapa import registry
-from lapa.cli import main
-from lapa.config import presets
+from lapa.cli import main, make_parser, parse
+from lapa.config import load_config
 from lapa.engine import training
+from lapa.engine.sweep import cells
 from lapa.inference.extraction import LatentActionDataset
-from tests.helpers import PATIENCE, ROOT
+from lapa.presets import presets_by_system
 
 LAPA = Path(sys.executable).with_name("lapa")
 TRAIN = ["train", "--preset", "debug", "data.root=toy", "data.downsample=1", "training.out=run", "training.steps=4"]
@@ -67,11 +73,11 @@ def test_the_whole_way_from_playing_to_live_labels(here: Path, capsys: pytest.Ca
     assert main(["evaluate"]) == 0
     told = capsys.readouterr().out
     assert "report: report/report.html" in told
-    assert "left out: ball, paddle, bricks and digits: too small after 5-fold downsampling" in told
+    assert "skipped: ball, paddle, bricks and digits: too small after 5-fold downsampling" in told
     assert re.search(r"PSNR gain over copying +[+-]\d", told)
     assert json.loads((here / "report/metrics.json").read_text())["metrics"]["codebook/num_codes"] == 16
-    label = ["label", "--checkpoint", "checkpoints/latent_action/best.pt", "--steps", "3"]
-    assert main([*label, "--out", "live.jsonl"]) == 0
+    watch = ["watch", "--checkpoint", "checkpoints/latent_action/best.pt", "--steps", "3"]
+    assert main([*watch, "--out", "live.jsonl"]) == 0
     lines = [json.loads(line) for line in (here / "live.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert np.shape(lines[0]["latent_action"]) == (11, 8)
@@ -131,9 +137,11 @@ def test_a_local_plugin_is_one_word_away(toy: Path, monkeypatch: pytest.MonkeyPa
 def test_the_doctor_says_what_is_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
-    for fact in (torch.__version__, "gymnasium", ", ".join(presets()), str(here / "bulk_videos"), "device"):
+    for fact in (torch.__version__, "gymnasium", str(here / "bulk_videos"), "device"):
         assert fact in told
-    for role in (registry.encoders, registry.quantizers, registry.conditioners):
+    for system, names in presets_by_system().items():
+        assert re.search(rf"^presets +{system}: {', '.join(names)}$", told, re.MULTILINE)
+    for role in (registry.systems, registry.encoders, registry.quantizers, registry.conditioners):
         for name in role.names():
             assert f"{name}: ok, from " in told
     assert list(here.iterdir()) == []
@@ -227,14 +235,14 @@ CHECKPOINT_MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("command", ["extract", "evaluate", "label"])
+@pytest.mark.parametrize("command", ["extract", "evaluate", "watch", "label"])
 @pytest.mark.parametrize("mistake", CHECKPOINT_MISTAKES)
 def test_bad_checkpoints_are_one_line(
     mistake: str, command: str, toy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil, said = CHECKPOINT_MISTAKES[mistake]
     spoil(toy.parent / "some.pt")
-    data = [] if command == "label" else ["--data", "toy"]
+    data = [] if command in ("watch", "label") else ["--data", "toy"]
     line = fail_with_one_line([command, *data, "--checkpoint", "some.pt"], capsys, frozenset())
     assert re.search(said, line)
 
@@ -265,12 +273,30 @@ def test_a_checkpoint_of_another_frame_size_is_one_line(
         ),
         ([*TRAIN, "--plugin", "no_such_plugin"], r"--plugin no_such_plugin: cannot be imported: ModuleNotFoundError"),
         ([*TRAIN, "training.device=abacus"], r"'abacus' cannot be used here .*; take 'auto' or 'cpu'"),
-        ([*TRAIN, "training.batch_size=500"], r"18 training pairs do not fill one batch of 500; record more or lower"),
+        ([*TRAIN, "training.batch_size=500"], r"18 training clips do not fill one batch of 500; record more or lower"),
         (["record", "--env", "ALE/Pongg-v5"], r"--env ALE/Pongg-v5: cannot be made"),
+        ([*TRAIN, "--out", "elsewhere"], r"--out elsewhere and training.out=run disagree; leave one of them out"),
+        ([*TRAIN, "--steps", "5"], r"error: train takes settings as KEY=VALUE: training.steps=5$"),
+        ([*TRAIN, "--steps=5"], r"error: train takes settings as KEY=VALUE: training.steps=5$"),
+        ([*TRAIN, "--batch-size", "5"], r"KEY=VALUE: training.batch_size=5$"),
+        ([*TRAIN, "--training.seed", "-1"], r"KEY=VALUE: training.seed=-1$"),
+        ([*TRAIN, "--num_codes", "5"], r"KEY=VALUE: model.quantizer.num_codes=5$"),
+        ([*TRAIN, "--compile"], r"KEY=VALUE: training.compile=VALUE$"),
+        ([*TRAIN, "--channels", "[8]"], r"model.encoder.channels=\[8\], or model.decoder.channels=\[8\]$"),
+        ([*TRAIN, "--turbo", "5"], r"unrecognized arguments: --turbo 5; see `lapa train --help`"),
+        (["evaluate", "training.steps=5"], r"unrecognized arguments: training.steps=5; see `lapa evaluate --help`"),
+        (["export", "--to", "csv"], r"argument --to: invalid choice: 'csv' .*; see `lapa export --help`"),
+        (["record", "--episodes", "0"], r"--episodes 0: must be more than 0"),
+        (["demo", "--max-steps", "0"], r"--max-steps 0: must be more than 0"),
+        (["record", "--seed", "-1"], r"--seed -1: must not be negative"),
+        (["record", "--skill", "1", "0"], r"--skill 1.0 0.0: must be two probabilities, the lower one first"),
+        (["config", "trainin"], r"unknown section 'trainin' \(did you mean 'training'\?\); known: .*model"),
+        ([], r"required: COMMAND; see `lapa --help`"),
+        (["trian"], r"invalid choice: 'trian' \(choose from .*'?train"),
         (["record", "--env", "CartPole-v1"], r"a recording wants observations of"),
         (["record", "--env", "ALE/Pong-v5"], r"knows only Breakout; take --policy random for other games"),
     ],
-    ids=lambda value: value[-1] if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
 def test_mistaken_options_are_one_line(
     argv: list[str], said: str, toy: Path, capsys: pytest.CaptureFixture[str]
@@ -314,13 +340,101 @@ def test_an_interruption_ends_quietly(
     assert capsys.readouterr().err.endswith("lapa: interrupted\n")
 
 
+# Names, help and examples
+
+COMMANDS = sorted(point.name for point in metadata.entry_points(group="lapa.commands"))
+
+
+def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_ends_with_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = help_of(name, capsys)
+    *_, heading, example = told.splitlines()
+    assert heading == "example:"
+    words = shlex.split(example)
+    assert words[:2] == ["lapa", name]
+    arguments = parse(make_parser(), words[1:])
+    if hasattr(arguments, "overrides") and name != "sweep":
+        load_config(arguments.preset, arguments.config, [word for word in arguments.overrides if "=" in word])
+    if name == "sweep":
+        assert len(cells(arguments.overrides)) > 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_help_and_no_line_is_cut(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = help_of(name, capsys)
+    options = re.findall(r"^  (-\S.*|[A-Z]+=\S+.*)((?:\n {6,}.*)*)", told, re.MULTILINE)
+    assert len(options) >= 2
+    for first, more in options:
+        assert re.search(r" {2,}\w", first) or more.strip(), first
+    assert max(map(len, told.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", ["train", "config", "sweep", "compare"])
+def test_the_help_lists_the_presets_of_each_system(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = help_of(name, capsys)
+    for system, names in presets_by_system().items():
+        assert f"  {system}: {', '.join(names)}\n" in told
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"lapa {lapa.__version__}\n"
+
+
+def test_data_out_and_device_are_options_of_train_as_of_the_others(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("toy", "2024")  # a path that looks like a number
+    settings = ["data.downsample=1", "training.steps=3"]
+    assert main(["train", "--preset", "debug", "--data", "2024", "--out", "7", "--device", "cpu", *settings]) == 0
+    written = load_config(file=Path("7/config.yaml"))
+    assert (written.data.root, written.training.out, written.training.device) == ("2024", "7", "cpu")
+    assert main(["train", "--resume", "--out", "7", "training.out=7", "training.steps=4"]) == 0
+    told = capsys.readouterr().out
+    assert "after 4 steps" in told
+    assert "resuming from" in told
+    assert load_config(file=Path("7/config.yaml")).data.root == "2024", "the run's own settings hold"
+
+
+def test_the_old_name_of_the_live_view_says_the_new_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["label", "--steps", "2", "--out", "old.jsonl"]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("lapa: `lapa label` is called `lapa watch` now; the old name keeps working\n")
+    assert main(["watch", "--steps", "2", "--out", "new.jsonl"]) == 0
+    assert "lapa label" not in capsys.readouterr().err
+    assert Path("old.jsonl").read_text() == Path("new.jsonl").read_text() != ""
+
+
+def test_the_end_of_a_training_says_what_the_system_says(
+    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for outcome, end in (("it has learnt a lot", "; it has learnt a lot"), ("", "")):
+        summary = SimpleNamespace(
+            best="run/best.pt", steps=3, seconds=2.0, pairs_per_second=12.3, outcome=outcome, warnings=["it is odd"]
+        )
+        monkeypatch.setattr(training, "train", lambda *_, told=summary, **__: told)
+        assert main(TRAIN) == 0
+        *_, line, warning = capsys.readouterr().out.splitlines()
+        assert line == f"best: run/best.pt after 3 steps in 2 s (12 pairs/s){end}"
+        assert warning == "WARNING: it is odd"
+
+
 # As a user calls them
 
 
 def test_the_installed_command_lists_its_subcommands() -> None:
     done = run_process(LAPA, "--help")
     assert done.returncode == 0
-    for name in ("record", "train", "extract", "evaluate", "label", "demo", "doctor"):
+    for name in COMMANDS:
         assert re.search(rf"^ +{name} +\w", done.stdout, re.MULTILINE)
     assert done.stderr == ""
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from lapa import sweep
 from lapa.cli import main
 from lapa.config import load_config
 from lapa.data.store import FrameStore
+from lapa.engine import sweep
 from lapa.engine.sweep import Cell, cells, train_cells
-from lapa.errors import ConfigError, TrainingInterrupted
+from lapa.errors import ConfigError, TrainingInterrupted, UsageError
 
 TOY = ["data.downsample=1", "training.steps=6", "training.validate_every=3"]
 
@@ -42,12 +42,12 @@ def test_one_value_each_is_one_cell() -> None:
 
 @pytest.mark.parametrize("axis", ["", "training.seed", "=1,2", "training.seed=", "training.seed=1,,2"])
 def test_a_malformed_axis_is_refused(axis: str) -> None:
-    with pytest.raises(ConfigError, match=r"is not of the form dotted\.key=value,value"):
+    with pytest.raises(UsageError, match=r"is not of the form dotted\.key=value,value"):
         cells([axis])
 
 
 def test_a_key_given_twice_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"training\.seed is given twice"):
+    with pytest.raises(UsageError, match=r"training\.seed is given twice"):
         cells(["training.seed=1", "training.seed=2"])
 
 
@@ -110,9 +110,21 @@ def swept(record_toy: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     data = record_toy(tmp_path_factory.mktemp("toys") / "bulk_videos", episodes=6, steps=30)
     out = tmp_path_factory.mktemp("comparison") / "out"
     axes = ["model.quantizer.name=vq,residual,nonesuch", "training.seed=0,1", *TOY]
-    command = ["compare", "--preset", "debug", "--data", str(data), "--out", str(out), "--device", "cpu"]
-    assert main([*command, "--sweep", *axes]) == 0
+    command = ["sweep", "--preset", "debug", "--data", str(data), "--out", str(out), "--device", "cpu"]
+    assert main([*command, *axes]) == 0
     return out
+
+
+def test_the_old_name_does_the_same(
+    record_toy: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = record_toy(tmp_path / "bulk_videos", episodes=6), tmp_path / "out"
+    command = ["compare", "--preset", "debug", "--data", str(data), "--out", str(out), "--device", "cpu"]
+    axes = ["training.seed=0,1", "data.downsample=1", "training.steps=2"]
+    assert main([*command, "--sweep", *axes]) == 0
+    (group,) = json.loads((out / "comparison.json").read_text()).values()
+    assert list(group["runs"]) == ["seed-0", "seed-1"]
+    assert capsys.readouterr().out.endswith(f"comparison: {out / 'comparison.html'}\n")
 
 
 def test_the_command_line_trains_and_compares_a_grid(swept: Path) -> None:
@@ -136,13 +148,16 @@ def test_the_table_is_there_as_markdown_too(swept: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to compare: name run folders, or --sweep"),
-        (["--preset", "debug", "somewhere"], "--preset and --config say what a --sweep trains"),
-        (["--sweep", "training.seed"], "is not of the form dotted.key=value,value"),
+        (["compare"], "nothing to compare; name run folders, or train some with `lapa sweep`"),
+        (["compare", "--preset", "debug", "somewhere"], "--preset and --config are for --sweep"),
+        (["compare", "--sweep", "training.seed"], "is not of the form dotted.key=value,value"),
+        (["sweep"], "nothing to sweep; give settings as KEY=VALUE,VALUE"),
+        (["sweep", "training.seed"], "is not of the form dotted.key=value,value"),
+        (["sweep", "--seed", "0,1"], "sweep takes settings as KEY=VALUE: training.seed=0,1"),
     ],
 )
 def test_misuse_is_one_line(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", *arguments]) == 2
+    assert main([*arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -14,9 +14,9 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import lapa_envs
+from helpers import PATIENCE
 from lapa_envs import LatentActionVectorWrapper, LatentActionWrapper, make_env
 from lapa_envs.ids import BREAKOUT_ID, GAME
-from tests.helpers import PATIENCE
 
 MOVES = (1, 2, 2, 3)
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import PATIENCE
 from lapa.cli import main
 from lapa.errors import DataError
 from lapa.inference.reading import Reading, load_reader
@@ -27,7 +28,6 @@ from lapa_envs.live.game import Game, Moment, find_reader, label_live
 from lapa_envs.live.page import LivePage
 from lapa_envs.live.picture import code_colors, picture
 from lapa_envs.pretrained import default_checkpoint, default_reader
-from tests.helpers import PATIENCE
 
 
 def moment(step: int = 0, codes: Any = ((1, 2), (3, 1))) -> Moment:
@@ -91,9 +91,9 @@ def test_a_code_has_one_colour_and_near_codes_have_different_ones() -> None:
     assert np.abs(np.subtract(corners[0], corners[1])).sum() > 60
 
 
-def test_label_writes_lines_and_a_moving_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_writes_lines_and_a_moving_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, movie = tmp_path / "labels.jsonl", tmp_path / "live.webp"
-    assert main(["label", "--steps", "12", "--out", str(out), "--movie", str(movie)]) == 0
+    assert main(["watch", "--steps", "12", "--out", str(out), "--movie", str(movie)]) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(12))
     assert lines[5]["read_action"] in ("stay", "left", "right")
@@ -104,11 +104,11 @@ def test_label_writes_lines_and_a_moving_picture(tmp_path: Path, capsys: pytest.
     assert "labels of 12 steps" in capsys.readouterr().out
 
 
-def test_label_of_a_model_without_a_reader_says_so_and_goes_on(
+def test_watch_of_a_model_without_a_reader_says_so_and_goes_on(
     breakout_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["label", "--steps", "3", "--checkpoint", str(breakout_run / "best.pt")]) == 0
+    assert main(["watch", "--steps", "3", "--checkpoint", str(breakout_run / "best.pt")]) == 0
     assert "codes are shown without a meaning: report/code_reader.npz: no such file" in capsys.readouterr().out
     assert (tmp_path / "live.webp").exists()
 
@@ -127,7 +127,7 @@ def test_what_makes_no_sense_is_one_line(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["label", *arguments]) == 2
+    assert main(["watch", *arguments]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lapa: error")]
     assert said in line
     assert list(tmp_path.iterdir()) == []
@@ -197,7 +197,7 @@ needs_browser = pytest.mark.skipif(
 @needs_browser
 def test_a_browser_shows_the_game_as_it_goes_on(tmp_path: Path) -> None:
     assert CHROMIUM, "LAPA_BROWSER is set, but there is no Chromium"
-    command = [sys.executable, "-m", "lapa.cli", "label", "--web", "--port", "0", "--steps", "100000"]
+    command = [sys.executable, "-m", "lapa.cli", "watch", "--web", "--port", "0", "--steps", "100000"]
     game = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert game.stdout is not None

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import PATIENCE, ROOT
 from lapa.data.episodes import list_episodes, read_episode
 from lapa.errors import DataError
 from lapa_envs import RecordEpisodes, make_env
-from tests.envs.noise import NoiseEnv
-from tests.helpers import PATIENCE, ROOT
+from noise import NoiseEnv
 
 
 def play(env: gym.Env[Any, Any], steps: int, seed: int = 0) -> list[list[np.ndarray]]:
@@ -243,7 +243,7 @@ for step in range({steps}):
 
 
 def script(out: Path, steps: int, end: str = "") -> list[str]:
-    text = SCRIPT.format(folder=str(ROOT / "tests" / "envs"), out=str(out), steps=steps, end=end)
+    text = SCRIPT.format(folder=str(ROOT / "tests"), out=str(out), steps=steps, end=end)
     return [sys.executable, "-c", text]
 
 

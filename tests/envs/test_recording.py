@@ -311,7 +311,7 @@ def test_players_that_cannot_play_are_refused(
         (["--env", "nowhere:Game-v0"], "--env nowhere:Game-v0: cannot be made: .*nowhere"),
         (["--seed", "-1"], "--seed -1: must not be negative"),
         (["--steps", "0"], "--steps 0: must be more than 0"),
-        (["--skill", "0.9", "0.2"], "--skill 0.9 0.2: must be two shares in .0, 1., the lower first"),
+        (["--skill", "0.9", "0.2"], "--skill 0.9 0.2: must be two probabilities, the lower one first"),
         (["--env", "CartPole-v1", "--policy", "random"], "a recording wants observations of .*frame_source='render'"),
         (["--env", "Pendulum-v1", "--policy", "random"], "needs a Discrete action space|wants observations"),
     ],

@@ -17,6 +17,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
+from helpers import PATIENCE
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.store import open_store
@@ -28,7 +29,6 @@ from lapa.systems.latent_action.model import LatentActionModel
 from lapa_envs import LatentActionWrapper, make_env
 from lapa_envs.pretrained import default_checkpoint
 from lapa_plugins.quantizers.vq import VectorQuantizer
-from tests.helpers import PATIENCE
 
 GRID = (27, 20)
 STEPS = 40

@@ -37,8 +37,8 @@ def test_a_game_is_recorded_trained_on_extracted_judged_and_labelled(
     capsys.readouterr()
     assert main(["evaluate"]) == 0
     told = capsys.readouterr().out
-    assert "left out: ball, paddle, bricks and digits: the recording is not Breakout at full size" in told
-    assert "left out: events: the recording is not Breakout at full size" in told
+    assert "skipped: ball, paddle, bricks and digits: the recording is not Breakout at full size" in told
+    assert "skipped: events: the recording is not Breakout at full size" in told
     assert "true action read from the codes" in told
     label = ["label", "--env", game, "--policy", "random", "--checkpoint", CHECKPOINT, "--steps", "10"]
     assert main([*label, "--out", "labels.jsonl"]) == 0

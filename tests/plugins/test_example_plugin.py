@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from helpers import EXAMPLE_PLUGIN, install, run
 from lapa.contracts import Conditioner, Encoder, Quantized, Quantizer
 from lapa.testing import check_conditioner, check_encoder, check_quantizer
-from tests.helpers import EXAMPLE_PLUGIN as EXAMPLE
-from tests.helpers import install, run
+
+EXAMPLE = EXAMPLE_PLUGIN
 
 
 @pytest.fixture(scope="module")

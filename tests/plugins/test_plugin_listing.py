@@ -8,8 +8,10 @@ import pytest
 
 from lapa import registry
 from lapa.cli import main
+from lapa.config import PLUGIN_SECTIONS
 from lapa.errors import RegistryError
-from lapa.plugins import ROLES, describe, list_plugins, plugin_options
+from lapa.plugins import ROLES, describe, list_plugins
+from lapa.settings import plugin_settings
 
 
 def test_all_plugins_are_listed_with_their_source_and_options() -> None:
@@ -18,21 +20,35 @@ def test_all_plugins_are_listed_with_their_source_and_options() -> None:
     (vq,) = [line.split() for line in lines if line.startswith("quantizer") and line.split()[1] == "vq"]
     assert vq[2:4] == ["distribution", "'lapa'"]
     assert "commitment=0.25," in vq
+    (system,) = [line.split() for line in lines if line.split()[:2] == ["system", "latent_action"]]
+    assert {"latent_dim=128,", "encoder.name=conv,", "decoder.channels=[64,128,256,512,512],"} <= set(system)
 
 
-@pytest.mark.parametrize(("members", "name"), [(members, name) for members in ROLES for name in members.names()])
+@pytest.mark.parametrize(
+    ("members", "name"), [(members, name) for members in PLUGIN_SECTIONS.values() for name in members.names()]
+)
 def test_every_option_says_what_it_means(members: registry.Registry, name: str) -> None:
     cls = members.get(name)
-    options = list(plugin_options(cls))
-    assert [key for key, _, _ in options] == [field.name for field in dataclasses.fields(cls.Config)]
-    assert all(meaning for _, _, meaning in options), options
+    options = plugin_settings(cls.Config())
+    assert [option.key for option in options] == [field.name for field in dataclasses.fields(cls.Config)]
+    assert all(option.meaning for option in options), options
+
+
+def test_a_system_is_described_with_its_model_its_presets_and_where_the_rest_is() -> None:
+    lines = describe("latent_action").splitlines()
+    assert lines[0] == "system=latent_action"
+    assert any(line.startswith("  model.decoder.mean_frame=false ") for line in lines)
+    assert any(line.startswith("  model.quantizer.name=vq ") and "one of continuous, ema" in line for line in lines)
+    assert "presets: actions, breakout, breakout_rgb, debug, laptop" in lines
+    assert lines[-1].endswith("lapa config system=latent_action")
+    assert "Raises:" not in lines, "how it is called from Python is no option"
 
 
 def test_a_plugin_is_described_with_settings_to_copy() -> None:
     text = describe("fsq")
     assert "model.quantizer.name=fsq" in text
     assert "lapa_plugins.quantizers.fsq:FsqQuantizer, from distribution 'lapa'" in text
-    assert "  model.quantizer.levels=[8,8,4]  of each dimension" in text
+    assert "  model.quantizer.levels=[8,8,4]  number of levels of each dimension" in text
 
 
 def test_a_name_of_two_roles_is_described_in_both() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import pairwise_cover
 from lapa import registry
 from lapa.config import Config, load_config
 from lapa.contracts import Clips
@@ -19,7 +20,6 @@ from lapa.engine.step import OptimizerStep
 from lapa.errors import DataError
 from lapa.inference.labelling import label
 from lapa.systems.latent_action.model import LatentActionModel
-from tests.helpers import pairwise_cover
 
 STEPS = 20
 FORMAT = FrameFormat(40, 32)  # of the toy

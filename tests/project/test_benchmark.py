@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from helpers import ROOT
 from lapa.data.store import FrameStore
-from tests.helpers import ROOT
 
 SCRIPTS = ROOT / "scripts"
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from helpers import PATIENCE, ROOT
 from lapa.data.episodes import read_episode
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
 from lapa.inference.extraction import extract
-from tests.helpers import PATIENCE, ROOT
 
 EXAMPLES = ROOT / "examples"
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import FIXTURES
 from lapa import LatentActionDataset, extract, load_checkpoint, load_config, train
 from lapa.data.clips import ClipSampler
 from lapa.data.store import FrameStore, open_store
 from lapa.evaluation.evaluate import Evaluation
 from lapa.tracking.jsonl import read_lines
 from lapa_envs.pretrained import default_checkpoint
-from tests.helpers import FIXTURES
 
 OLD_RUN = FIXTURES / "old_run"
 """A run of the preset ``debug`` on the toy recording, stopped at step 10 of 20, by a version that had one system."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import PATIENCE, ROOT
+from helpers import PATIENCE, ROOT
 
 SCRIPT = ROOT / "scripts" / "gpu_run.sh"
 

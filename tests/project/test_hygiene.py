@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import lapa
+from helpers import PATIENCE, ROOT
 from lapa import registry
-from tests.helpers import PATIENCE, ROOT
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -33,7 +33,7 @@ LAYERS = (
     "sections",
     "presets",
     "config",
-    "plugins",
+    "plugins settings",
     "nn metrics report",
     "data",
     "games systems tracking",

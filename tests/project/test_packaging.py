@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from tests.helpers import PATIENCE, ROOT
+from helpers import PATIENCE, ROOT
 
 
 @pytest.fixture(scope="module")

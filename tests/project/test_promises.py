@@ -17,9 +17,9 @@ import pytest
 
 import lapa
 import lapa_envs
+from helpers import FIXTURES, ROOT
 from lapa.config import config_to_dict, load_config
 from lapa.engine.run_folder import flat
-from tests.helpers import FIXTURES, ROOT
 
 PROMISES: dict[str, Any] = json.loads((FIXTURES / "promises.json").read_text())
 

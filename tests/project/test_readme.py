@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import EXAMPLE_PLUGIN, ROOT
 from lapa.cli import main
 from lapa.registry import conditioners, quantizers
-from tests.helpers import EXAMPLE_PLUGIN, ROOT
 
 README = ROOT / "README.md"
 SHORTER = {

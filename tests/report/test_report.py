@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import PATIENCE
 from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.association import associate
 from lapa.evaluation.codes import CodeEvents
@@ -22,7 +23,6 @@ from lapa.metrics.codes import code_names
 from lapa.report.pictures import DIFFERENCE, difference_image, movie, outlined, sheet
 from lapa.report.tables import event_codes, event_rows, event_sentences, format_table, summary_rows
 from lapa.tracking.jsonl import read_history
-from tests.helpers import PATIENCE
 
 FIGURES = {
     *("pairs.png", "extremes.png", "movie.webp", "episodes.png", "codes.png", "code_map.png", "control.png"),

@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import PATIENCE
 from lapa.config import Config, load_config
 from lapa.errors import ConfigError
 from lapa.report.figures import plot_training
@@ -29,7 +30,6 @@ from lapa.tracking.jsonl import JsonlTracker, read_lines
 from lapa.tracking.tracker import Tracker
 from lapa.tracking.trackers import Trackers, open_trackers
 from lapa.tracking.wandb import wandb_mode
-from tests.helpers import PATIENCE
 
 FACTS = {"git": "abc", "model": {"parameters": 7}}
 

@@ -1,4 +1,4 @@
-"""What can be set of the latent action model and of its loss."""
+"""The settings of the latent action model and of its loss."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lapa.sections import require
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """How the next frame is drawn.
+    """How the next frame is predicted.
 
     Attributes:
-        channels: widths of the frame encoder after each halving.
-        up_channels: widths before each doubling back; by default the mirror image of ``channels``.
-        positions: add a learnt bias for each place of the grid to the conditioned features.
-        mean_frame: add the mean training frame to what is drawn, so that training starts from the still scene.
+        channels: number of channels of the frame encoder after each halving of the frame.
+        up_channels: number of channels before each doubling; null mirrors ``channels``.
+        positions: add a learnt bias for each position of the grid to the conditioned features.
+        mean_frame: add the mean training frame to the prediction, so that training starts from the static scene.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -43,13 +43,13 @@ class ModelConfig:
     """The parts of the model.
 
     Attributes:
-        latent_dim: D, the width of the latent and of a code vector.
-        tokens: pool the latent grid to so many tokens; 0 keeps the grid.
-        token_positions: let tokens tell where something was done, not only what.
+        latent_dim: D, the number of channels of the latent.
+        tokens: number of tokens that the latent grid is pooled to; 0 keeps the grid.
+        token_positions: let tokens say where something happened, not only what.
         encoder: name and options of the encoder.
         quantizer: name and options of the quantizer.
         conditioner: name and options of the conditioner.
-        decoder: how the next frame is drawn.
+        decoder: how the next frame is predicted.
     """
 
     latent_dim: int = 128
@@ -70,14 +70,15 @@ class LossConfig:
     """Weights of the loss terms.
 
     Attributes:
-        reconstruction: of the squared error.
-        quantizer: of the quantizer's own loss.
+        reconstruction: weight of the squared error.
+        quantizer: weight of the quantizer's own loss.
         motion: extra weight of changed pixels in the squared error, at the start of training.
-        motion_end: the same at its end; between them the weight falls geometrically.
+        motion_end: the same at the end of training; in between the weight changes geometrically, or linearly if one of
+            the two is 0.
         motion_threshold: a pixel has changed when it differs by more than this, on a scale of 0 to 1.
-        perceptual: of the distance between VGG16 features, at the start of training.
-        perceptual_end: the same at its end; between them the weight changes as that of motion does.
-        perceptual_weights: file of VGG16's weights; needed where a perceptual weight is not 0.
+        perceptual: weight of the distance between VGG16 features, at the start of training.
+        perceptual_end: the same at the end of training; in between the weight changes as that of motion does.
+        perceptual_weights: file with the weights of VGG16; required if a perceptual weight is not 0.
     """
 
     reconstruction: float = 1.0

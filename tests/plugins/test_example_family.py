@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import EXAMPLE_FAMILY, install, run
 from lapa import extract, load_checkpoint, load_config, registry, testing, train
 from lapa.contracts import Readings, System
 from lapa.data.store import FrameStore, open_store
 from lapa.errors import ConfigError, DataError
 from lapa.testing import check_system
-from tests.helpers import EXAMPLE_FAMILY as EXAMPLE
-from tests.helpers import install, run
+
+EXAMPLE = EXAMPLE_FAMILY
 
 
 @pytest.fixture(scope="module")
