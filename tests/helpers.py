@@ -60,6 +60,13 @@ def write_episode(folder: Path, frames: np.ndarray, actions: np.ndarray | None =
     return folder
 
 
+def pixels(file: Path, frame: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture, or of one frame of a moving one."""
+    with Image.open(file) as image:
+        image.seek(frame)
+        return np.asarray(image.convert("RGB"))
+
+
 def pairwise_cover(*roles: Sequence[str]) -> list[tuple[str, ...]]:
     """Combinations of one name per role in which every two names of different roles meet at least once.
 
