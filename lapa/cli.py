@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lapa: {error}", file=sys.stderr)
         return 128 + error.signal
     except (LapaError, OSError) as error:
-        print(f"lapa: error: {describe(error)}", file=sys.stderr)
+        print(f"lapa: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lapa: interrupted", file=sys.stderr)
@@ -86,7 +86,7 @@ def run_command(name: str) -> int:
     return main([name, *sys.argv[1:]])
 
 
-def describe(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An error as one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; check the path, its permissions and the free space"

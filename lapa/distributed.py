@@ -152,7 +152,7 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 class GroupBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all ranks; :class:`torch.nn.SyncBatchNorm` does this on CUDA alone."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch calls it so
         if not self.training:
             return super().forward(input)
         assert self.running_mean is not None

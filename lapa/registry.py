@@ -92,7 +92,8 @@ class Registry(Generic[Member]):
         cls = self._resolve(name, entry)
         if not (isinstance(cls, type) and issubclass(cls, self.contract)):
             raise RegistryError(
-                f"{self.role} '{name}' of {entry.owner} does not derive from lapa.{self.contract.__name__}"
+                f"{self.role} '{name}' of {entry.owner} does not derive from "
+                f"{self.contract.__module__}.{self.contract.__name__}"
             )
         for section in self.sections:
             options = getattr(cls, section, None)

@@ -106,16 +106,16 @@ def configured(preset: str, precision: str, channels_last: bool, extra: str | No
 
 def prepared_pairs(store: FrameStore, config: Config, device: torch.device) -> ClipDataset:
     """The pairs of one episode, kept on the device."""
-    format = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
-    pairs = ClipDataset(store, store.episodes[:1], format)
+    seen = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
+    pairs = ClipDataset(store, store.episodes[:1], seen)
     pairs.keep_on(device)
     return pairs
 
 
-def prepared_model(config: Config, format: FrameFormat, device: torch.device) -> Any:
+def prepared_model(config: Config, seen: FrameFormat, device: torch.device) -> Any:
     """The model in its memory layout."""
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
-    return make_system(config, Facts(format)).to(device).to(memory_format=layout)
+    return make_system(config, Facts(seen)).to(device).to(memory_format=layout)
 
 
 def measure_training(store: FrameStore, config: Config, batch_size: int, seconds: float) -> dict[str, float]:

@@ -201,9 +201,9 @@ def test_registry_errors_are_errors_of_lapa_and_lookup_errors():
 @pytest.mark.parametrize(
     ("target", "complaint"),
     [
-        (dict, "does not derive from lapa.Quantizer"),
-        ("lapa_plugins.encoders.conv:ConvEncoder", "does not derive from lapa.Quantizer"),
-        ("lapa.nn.layers:halved", "does not derive from lapa.Quantizer"),
+        (dict, "does not derive from lapa.contracts.Quantizer"),
+        ("lapa_plugins.encoders.conv:ConvEncoder", "does not derive from lapa.contracts.Quantizer"),
+        ("lapa.nn.layers:halved", "does not derive from lapa.contracts.Quantizer"),
         (WithoutConfig, "lacks a dataclass named Config"),
         (WithPlainConfig, "lacks a dataclass named Config"),
         ("lapa.no_such_module:Thing", "cannot be loaded from lapa.no_such_module:Thing: ModuleNotFoundError"),

@@ -15,11 +15,11 @@ from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import load_checkpoint
 from lapa.engine.training import train
 from lapa.errors import DataError
-from lapa.evaluation.evaluate import evaluate
+from lapa.evaluation.evaluate import evaluate, summary_rows
 from lapa.evaluation.report import write_report
 from lapa.inference.extraction import LatentActionDataset, extract
 from lapa.progress import notify
-from lapa.report.tables import format_table, summary_rows
+from lapa.report.tables import format_table
 from lapa.tracking.jsonl import read_history
 from lapa_envs.atari import make_env
 from lapa_envs.live.game import label_live

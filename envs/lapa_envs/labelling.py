@@ -85,8 +85,8 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         check_place(as_)
         self.frame_source, self.key, self.as_ = frame_source, key, as_
         self._annotator = Annotator(checkpoint, key, device, confidence, reconstruction)
-        format = self._annotator.format
-        check_frame_source(frame_source, env.observation_space, env.render_mode, (format.height, format.width))
+        seen = self._annotator.format
+        check_frame_source(frame_source, env.observation_space, env.render_mode, (seen.height, seen.width))
         if as_ != "info":
             self.observation_space = observed(env.observation_space, self._annotator.space, key)
         self._last: Tensor | None = None  # the previous frame, prepared

@@ -1,4 +1,4 @@
-"""Players: random play, a Breakout player of chosen skill that reads the console's memory, other people's agents."""
+"""Players: random play, a Breakout player of chosen skill that reads the RAM, other people's agents."""
 
 from __future__ import annotations
 

@@ -79,10 +79,10 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         self._annotator = Annotator(
             None if checkpoint is None else str(checkpoint), key, device, confidence, reconstruction
         )
-        format = self._annotator.format
+        seen = self._annotator.format
         if (rows := getattr(env.unwrapped, "batch_size", self.num_envs)) != self.num_envs:
             raise DataError(f"the vector environment answers for {rows} of {self.num_envs}; make it with batch_size=0")
-        check_frame_source(frame_source, env.single_observation_space, env.render_mode, (format.height, format.width))
+        check_frame_source(frame_source, env.single_observation_space, env.render_mode, (seen.height, seen.width))
         if frame_source == "render" and self.autoreset_mode is AutoresetMode.SAME_STEP:
             raise DataError(
                 "frame_source='render' cannot see final frames with autoreset_mode SAME_STEP; take NEXT_STEP, or "

@@ -33,9 +33,9 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     """Evaluates, writes the report, prints the table."""
     from lapa.data.store import open_store
     from lapa.engine.checkpoint import load_checkpoint
-    from lapa.evaluation.evaluate import evaluate
+    from lapa.evaluation.evaluate import evaluate, summary_rows
     from lapa.evaluation.report import write_report
-    from lapa.report.tables import format_table, summary_rows
+    from lapa.report.tables import format_table
     from lapa.tracking.jsonl import read_history
 
     checkpoint = load_checkpoint(arguments.checkpoint, arguments.device)

@@ -43,9 +43,9 @@ class RawClips:
         tracks = {name: track.pin_memory() for name, track in self.tracks.items()}
         return RawClips(self.frames.pin_memory(), self.rows.pin_memory(), tracks)
 
-    def prepared(self, device: torch.device, format: FrameFormat) -> Clips:
+    def prepared(self, device: torch.device, frame_format: FrameFormat) -> Clips:
         """The clips as the model wants them, on the device, which does the conversion."""
-        frames = prepare(self.frames.to(device, non_blocking=True), format)
+        frames = prepare(self.frames.to(device, non_blocking=True), frame_format)
         tracks = {name: track.to(device, non_blocking=True) for name, track in self.tracks.items()}
         return Clips(frames[self.rows.to(device, non_blocking=True)], tracks)
 
@@ -58,7 +58,7 @@ class ClipDataset(Dataset[Clips]):
     Args:
         store: the packed frames.
         episodes: which of its episodes.
-        format: what the model sees of a frame.
+        frame_format: what the model sees of a frame.
         spec: how many frames a clip has, and which tracks beside them.
 
     Raises:
@@ -69,12 +69,12 @@ class ClipDataset(Dataset[Clips]):
         self,
         store: FrameStore,
         episodes: Sequence[StoredEpisode],
-        format: FrameFormat,
+        frame_format: FrameFormat,
         spec: ClipSpec = PAIR,
     ) -> None:
         self.store = store
         self.episodes = list(episodes)
-        self.format = format
+        self.format = frame_format
         self.spec = spec
         self._steps = np.arange(spec.frames)
         # Of a million clips without a gap between them one line is kept, not a million numbers.

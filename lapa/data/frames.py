@@ -105,27 +105,27 @@ def _is_intact_rgb_png(content: bytes) -> bool:
     return kind == b"IEND" and position == len(content)
 
 
-def prepare(frames: Tensor, format: FrameFormat) -> Tensor:
+def prepare(frames: Tensor, frame_format: FrameFormat) -> Tensor:
     """(N, H, W, 3) uint8 RGB -> (N, C, H', W') uint8 as the model wants them, on the same device.
 
     Raises:
         DataError: the frames are not uint8 RGB of the format's size.
     """
-    if frames.dtype != torch.uint8 or tuple(frames.shape[1:]) != (format.height, format.width, 3):
+    if frames.dtype != torch.uint8 or tuple(frames.shape[1:]) != (frame_format.height, frame_format.width, 3):
         raise DataError(
             f"frames are {tuple(frames.shape[1:])} {str(frames.dtype).removeprefix('torch.')}, "
-            f"but the model wants ({format.height}, {format.width}, 3) uint8; "
+            f"but the model wants ({frame_format.height}, {frame_format.width}, 3) uint8; "
             "use raw RGB frames of the size it was trained on"
         )
     with full_float32():
         # A few frames at a time stay in the processor's cache.
-        return torch.cat([_prepared(some, format) for some in frames.split(FRAMES_AT_ONCE)])
+        return torch.cat([_prepared(some, frame_format) for some in frames.split(FRAMES_AT_ONCE)])
 
 
-def _prepared(frames: Tensor, format: FrameFormat) -> Tensor:
-    channels = _luma(frames)[:, None] if format.color == "grey" else frames.movedim(-1, 1)  # (N, C, H, W)
-    if format.downsample > 1:
-        channels = _block_means(channels.float(), format.downsample).add_(0.5).floor_()
+def _prepared(frames: Tensor, frame_format: FrameFormat) -> Tensor:
+    channels = _luma(frames)[:, None] if frame_format.color == "grey" else frames.movedim(-1, 1)  # (N, C, H, W)
+    if frame_format.downsample > 1:
+        channels = _block_means(channels.float(), frame_format.downsample).add_(0.5).floor_()
     return channels.to(torch.uint8).contiguous()
 
 

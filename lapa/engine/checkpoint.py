@@ -230,10 +230,10 @@ def check_format(checkpoint: Checkpoint, frame_size: tuple[int, int]) -> FrameFo
     Raises:
         CheckpointError: it was trained on frames of another size.
     """
-    format = checkpoint.model.facts.format
-    if (format.height, format.width) != frame_size:
+    seen = checkpoint.model.format
+    if (seen.height, seen.width) != frame_size:
         raise CheckpointError(
-            f"{checkpoint.path}: was trained on frames of {format.height} x {format.width}, "
+            f"{checkpoint.path}: was trained on frames of {seen.height} x {seen.width}, "
             f"these are {frame_size[0]} x {frame_size[1]}; train on this recording, or name another checkpoint"
         )
-    return format
+    return seen

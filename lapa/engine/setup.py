@@ -59,6 +59,10 @@ def measure(store: FrameStore, episodes: Sequence[StoredEpisode], seen: FrameFor
         seen: what the model sees of a frame.
     """
     named = [len(episode.tracks.meta.get("action_meanings", ())) for episode in episodes]
+    if not all(named):  # then by the highest that was taken
+        named += [
+            int(actions.max()) + 1 for e in episodes if (actions := e.tracks.actions) is not None and len(actions)
+        ]
     grid = store.header.get("grid")
     return Facts(
         format=seen,

@@ -56,7 +56,7 @@ class Association:
         return nmi
 
     def p_values(self) -> np.ndarray:
-        """(K, E), how likely so many transitions with both are if code and event are independent.
+        """(K, E), the probability of this many transitions with both, or more, if code and event are independent.
 
         Fisher's exact test, one-sided: the hypergeometric distribution's upper tail.
         """

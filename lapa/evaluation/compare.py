@@ -1,8 +1,9 @@
-"""Several runs side by side, judged on the same held-out pairs."""
+"""Several runs side by side, judged on the same held-out clips."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,47 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from lapa.config import config_to_dict
-from lapa.data.clips import ClipDataset
+from lapa.contracts import Drawer
 from lapa.data.files import atomic_file, write_text
-from lapa.data.frames import to_float
 from lapa.data.splits import evenly_spaced
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.errors import DataError
-from lapa.evaluation.evaluate import evaluate, split_of
+from lapa.evaluation.curves import curves_of_runs
+from lapa.evaluation.evaluate import comparison_columns, evaluate
 from lapa.evaluation.report import METRICS_FILE, json_text, write_report
+from lapa.evaluation.speed import speed_of_training
+from lapa.evaluation.study import Study, split_of
 from lapa.progress import notify as print_line
 from lapa.report import figures
 from lapa.report.page import Page, html_page
 from lapa.report.pictures import difference_image, png_bytes, sheet, to_rgb
-from lapa.report.tables import Row, percent
+from lapa.report.tables import Row
 from lapa.tracking.jsonl import read_history
 
 NUM_EXAMPLES = 6
 
 SEED_KEYS = ("training.seed", "training.out", "data.root", "data.store")
 """Settings in which the runs of one group may differ: they are seeds of one configuration."""
-
-COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("gain over copying, dB", "recon/gain_over_copy_db", "{:+.2f}".format),
-    ("changed pixels, dB", "recon/changed_psnr_db", "{:.1f}".format),
-    ("SSIM", "recon/ssim", "{:.4f}".format),
-    ("ball within 4 px", "elements/ball/within_4px", percent),
-    ("paddle within 2 px", "elements/paddle/within_2px", percent),
-    ("changed bricks", "elements/bricks/changed_accuracy", percent),
-    ("codes used", "codebook/codes_used", "{:.0f}".format),
-    ("perplexity", "codebook/perplexity", "{:.1f}".format),
-    ("bits", "codebook/bits_empirical", "{:.1f}".format),
-    ("action", "probe/accuracy", percent),
-    ("of the oracle", "probe/share_of_oracle", "{:.3f}".format),
-    ("lost by shuffled codes, dB", "control/shuffled_delta_psnr_db/t1", "{:.1f}".format),
-    ("labelled and redrawn, pairs/s", "speed/pairs_per_second", "{:.0f}".format),
-    ("trained, pairs/s", "speed/trained_pairs_per_second", "{:.0f}".format),
-)
 
 WIDE = 6
 """More groups than this stand in rows, not in columns."""
@@ -137,10 +122,7 @@ def compare(
             found = evaluate(checkpoint, store, split, notify=lambda _: None)
             write_report(report, checkpoint, found, history)
             metrics = found.metrics
-        speeds = [line["train/speed/pairs_per_s"] for line in history if "train/speed/pairs_per_s" in line]
-        if speeds:
-            metrics = metrics | {"speed/trained_pairs_per_second": float(np.median(speeds))}
-        runs.append(JudgedRun(name, checkpoint, metrics, history))
+        runs.append(JudgedRun(name, checkpoint, metrics | speed_of_training(history), history))
     groups = grouped(runs)
     write_comparison(out, groups, store, split, failed or {})
     return groups
@@ -177,13 +159,13 @@ def check_split(names: Sequence[str], checkpoints: Sequence[Checkpoint], store: 
 def judged_before(report: Path, checkpoint: Checkpoint, store: FrameStore, split: str) -> dict[str, float] | None:
     """The metrics of a report that was made of this checkpoint on this split of the recording, or None."""
     try:
-        facts = json.loads((report / METRICS_FILE).read_text())
+        found = json.loads((report / METRICS_FILE).read_text())
     except (OSError, ValueError):
         return None
-    judged = (facts.get("split"), facts.get("data"), facts.get("checkpoint", {}).get("digest"))
+    judged = (found.get("split"), found.get("data"), found.get("checkpoint", {}).get("digest"))
     if judged != (split, store.header.get("fingerprint"), checkpoint.digest):
         return None
-    metrics: dict[str, float] = facts["metrics"]
+    metrics: dict[str, float] = found["metrics"]
     return metrics
 
 
@@ -224,7 +206,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def comparison_header() -> Row:
     """Names of the columns of :func:`comparison_rows`."""
-    return ("what differs", "runs", "parameters", *(label for label, _, _ in COLUMNS))
+    return ("what differs", "runs", "parameters", *(column.label for column in comparison_columns()))
 
 
 def comparison_rows(groups: Sequence[Group]) -> list[Row]:
@@ -233,15 +215,17 @@ def comparison_rows(groups: Sequence[Group]) -> list[Row]:
     for group in groups:
         parameters = sum(p.numel() for p in group.runs[0].checkpoint.model.parameters())
         cells = [group.label, ", ".join(run.name for run in group.runs), f"{parameters:,}"]
-        for _, name, form in COLUMNS:
-            values = group.figures(name)
-            if not len(values):
-                cells.append("-")
-                continue
-            spread = f" ± {form(values.std(ddof=1)).lstrip('+')}" if len(values) > 1 else ""
-            cells.append(form(values.mean()) + spread)
+        cells += [mean_and_deviation(group.figures(column.metric), column.form) for column in comparison_columns()]
         rows.append(tuple(cells))
     return rows
+
+
+def mean_and_deviation(values: np.ndarray, form: Callable[[float], str]) -> str:
+    """Such as "5.2 ± 0.3"; without the second part for a single value, "-" for none."""
+    if not len(values):
+        return "-"
+    deviation = f" ± {form(values.std(ddof=1)).lstrip('+')}" if len(values) > 1 else ""
+    return form(values.mean()) + deviation
 
 
 def write_comparison(
@@ -250,29 +234,48 @@ def write_comparison(
     """Writes the table, the curves and the pictures; returns the path of ``comparison.html``."""
     out.mkdir(parents=True, exist_ok=True)
     runs = [run for group in groups for run in group.runs]
-    measures = {label: [group.figures(name) for group in groups] for label, name, _ in COLUMNS}
+    measures = {column.label: [group.figures(column.metric) for group in groups] for column in comparison_columns()}
     images = {
         "measures.png": figures.plot_groups([group.label for group in groups], measures),
-        "curves.png": figures.plot_runs({run.name: run.history for run in runs}),
-        "pictures.png": png_bytes(pictures(runs, store, split)),
+        "curves.png": curves_of_runs({run.name: run.history for run in runs}, runs[0].checkpoint.model.best),
     }
+    drawing = [run for run in runs if isinstance(run.checkpoint.model, Drawer)]
+    if drawing:
+        images["pictures.png"] = png_bytes(pictures(drawing, store, split))
     for name, content in images.items():
         with atomic_file(out / name) as file:
             file.write(content)
-    facts = {
+    write_text(out / "comparison.json", json_text(as_json(groups)))
+    table = [comparison_header(), *comparison_rows(groups)]
+    write_text(out / "comparison.md", markdown(table))
+    path = out / "comparison.html"
+    write_text(path, html_page("Latent actions: comparison", "", comparison_page(images, table, runs, split, failed)))
+    return path
+
+
+def as_json(groups: Sequence[Group]) -> dict[str, Any]:
+    """What ``comparison.json`` holds: the metrics of each run, and their mean over each group."""
+    return {
         group.label: {
             "runs": {run.name: {"digest": run.checkpoint.digest, "metrics": run.metrics} for run in group.runs},
             "mean": {name: float(group.figures(name).mean()) for name in sorted(common(group))},
         }
         for group in groups
     }
-    write_text(out / "comparison.json", json_text(facts))
+
+
+def comparison_page(
+    images: Mapping[str, bytes],
+    table: Sequence[Row],
+    runs: Sequence[JudgedRun],
+    split: str,
+    failed: Mapping[str, str],
+) -> Page:
+    """The table, of which the first row is the header, the curves, and the pictures."""
     page = Page(images)
     page.heading("Figures", "figures")
     page.text(f"Judged on the same pairs of the split '{split}'. Mean and standard deviation are over seeds.")
-    table = [comparison_header(), *comparison_rows(groups)]
-    write_text(out / "comparison.md", markdown(table))
-    header, *rows = table if len(groups) > WIDE else list(zip(*table, strict=True))
+    header, *rows = table if len(table) - 1 > WIDE else list(zip(*table, strict=True))
     page.table(header, rows)
     for name, reason in failed.items():
         page.add(f"<p class=note>Missing: {html.escape(name)}: {html.escape(reason)}</p>")
@@ -280,15 +283,14 @@ def write_comparison(
     links = ", ".join(f'<a href="{html.escape(run.name)}/report.html">{html.escape(run.name)}</a>' for run in runs)
     page.add(f"<p>Reports of the runs: {links}.</p>")
     page.heading("Training", "training")
-    page.picture("curves.png", "PSNR on the validation episodes by step, above that of copying")
-    page.heading("The same frames", "pictures")
-    page.text(
-        "Under each prediction its difference from the true next frame: white is right, red too bright, blue dark."
-    )
-    page.sheet("pictures.png", "the same pairs, drawn by each run")
-    path = out / "comparison.html"
-    write_text(path, html_page("Latent actions: comparison", "", page))
-    return path
+    page.picture("curves.png", "validation of each run by training step")
+    if "pictures.png" in images:
+        page.heading("The same frames", "pictures")
+        page.text(
+            "Under each prediction its difference from the true next frame: white is right, red too bright, blue dark."
+        )
+        page.sheet("pictures.png", "the same pairs, drawn by each run")
+    return page
 
 
 def markdown(table: Sequence[Row]) -> str:
@@ -303,40 +305,28 @@ def common(group: Group) -> set[str]:
 
 
 def pictures(runs: Sequence[JudgedRun], store: FrameStore, split: str) -> np.ndarray:
-    """The same pairs as each run draws them. Runs may see frames differently: each row is in its run's own format."""
+    """The same frames as each run draws them. Runs may see frames differently: each row is in its run's own format."""
+    studies = [Study(run.checkpoint, store, split) for run in runs]
+    last = [study.clips.starts + study.spec.frames - 1 for study in studies]
+    shared = functools.reduce(np.intersect1d, last)
+    chosen = shared[evenly_spaced(len(shared), NUM_EXAMPLES + 2)[1:-1]]
     rows: list[list[np.ndarray]] = []
     names: list[str] = []
     where: list[str] = []
-    size = (0, 0)
-    for run in runs:
-        model = run.checkpoint.model
-        episodes = split_of(run.checkpoint, store).get(split) or store.episodes
-        pairs = ClipDataset(store, episodes, model.format)
-        chosen = evenly_spaced(len(pairs), NUM_EXAMPLES + 2)[1:-1]
-        batch = pairs[chosen]
-        current, following = to_float(batch.current), to_float(batch.next)
-        drawn = redraw(run.checkpoint, current, following)
-        size = size if rows else model.format.size
+    size = studies[0].format.size
+    for run, study, ends in zip(runs, studies, last, strict=True):
+        examples = list(study.examples(np.searchsorted(ends, chosen)))
         if not rows:
-            where = [pairs.where(int(row)) for row in chosen]
-            rows.append([to_rgb(frame) for frame in following.numpy()])
+            where = [example.where for example in examples]
+            rows.append([to_rgb(example.next) for example in examples])
             names.append("true next")
         cells = [
-            [to_rgb(frame) for frame in drawn],
-            [difference_image(a, b) for a, b in zip(drawn, following.numpy(), strict=True)],
+            [to_rgb(example.prediction) for example in examples],
+            [difference_image(example.prediction, example.next) for example in examples],
         ]
         rows += [[resized(cell, size) for cell in line] for line in cells]
         names += [run.name, ""]
     return sheet(rows, names, where)
-
-
-@torch.inference_mode()
-def redraw(checkpoint: Checkpoint, current: torch.Tensor, following: torch.Tensor) -> np.ndarray:
-    """(N, C, H, W) in [0, 1], the next frames as the model draws them."""
-    model = checkpoint.model
-    device = next(model.parameters()).device
-    drawn: np.ndarray = model(current.to(device), following.to(device)).prediction.float().clamp(0, 1).cpu().numpy()
-    return drawn
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

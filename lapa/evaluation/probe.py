@@ -1,4 +1,4 @@
-"""Whether the codes tell the true action: probes, beside what can be had without the codes."""
+"""Whether the codes tell the true action: probes, compared with what is known without the codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ProbeData:
         actions: (P,) class of the true action.
         observation: (P, O) float, the current frame by itself: its state, or its pixels, few enough to learn from.
         state: (P, S) numbers that bear on the action as well as can be known, such as the paddle's place before
-            and after; None where the console's memory was not recorded.
+            and after; None where the RAM was not recorded.
     """
 
     codes: np.ndarray
@@ -102,7 +102,7 @@ def trees(seed: int, max_features: float = 0.05, min_samples_leaf: int = 2) -> A
 
 def observer(seed: int, data: ProbeData) -> Any:
     """The classifier on the current frame: of its state where that is known, else of its pixels."""
-    # Each the best of several on validation episodes: what a model is held against must not be weak.
+    # Each the best of several on validation episodes: what a model is compared with must not be weak.
     return trees(seed, 1.0, 20) if data.state is not None else trees(seed, 0.3, 5)
 
 
@@ -115,7 +115,7 @@ def linear() -> Any:
 
 
 def oracle() -> Any:
-    """The classifier on the console's memory."""
+    """The classifier on the RAM."""
     from sklearn.tree import DecisionTreeClassifier
 
     # Grown to its end: two places of the paddle all but settle the action; leaves of 20 lose 4 points on validation.

@@ -78,12 +78,12 @@ def extract(
     Raises:
         CheckpointError: the checkpoint does not fit the frames.
     """
-    format = check_format(checkpoint, store.frame_size)
+    seen = check_format(checkpoint, store.frame_size)
     labeller = Labeller(checkpoint.model)
     num_codes = labeller.model.quantizer.num_codes
     assert num_codes is not None
     started = time.monotonic()
-    pairs = ClipDataset(store, store.episodes, format)
+    pairs = ClipDataset(store, store.episodes, seen)
     share = np.array_split(np.arange(len(pairs)), distributed.world_size())[distributed.rank()]
     with progress_bar(total=len(share), desc="extract", unit="pair") as bar:
         labelled = [np.empty((0, *labeller.model.code_grid), dtype=np.int64)]

@@ -64,21 +64,21 @@ class Labeller:
         self._folded: Coder | None = None
         self._exact: Coder | None = None
 
-    def __call__(self, current: Tensor, next: Tensor) -> Tensor:
+    def __call__(self, current: Tensor, following: Tensor) -> Tensor:
         """Codes (B, h, w * n) int64, on the model's device, of prepared (B, C, H, W) uint8 frames."""
-        return self.label(current, next).codes
+        return self.label(current, following).codes
 
     @torch.inference_mode()
-    def label(self, current: Tensor, next: Tensor) -> Labels:
+    def label(self, current: Tensor, following: Tensor) -> Labels:
         """Codes and margins, on the model's device, of prepared (B, C, H, W) uint8 frames."""
         if self._folded is None:
             # Twice as fast; it rounds a little differently.
             self._folded = without_decoder(self.model)
             fold_batch_norm(self._folded)
             self._folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        current, next = current.to(self.device), next.to(self.device)
+        current, following = current.to(self.device), following.to(self.device)
         with full_float32():
-            latent = self._folded.encode(to_float(current), to_float(next))
+            latent = self._folded.encode(to_float(current), to_float(following))
             codes, margin = self.model.quantizer.assign(latent)
         if margin is None:
             undecided = torch.ones(len(codes), dtype=torch.bool, device=self.device)
@@ -86,16 +86,16 @@ class Labeller:
             undecided = margin.flatten(1).amin(1) <= ROUNDING * latent.abs().flatten(1).amax(1)
         rows = undecided.nonzero().squeeze(1)
         if len(rows):
-            codes[rows] = self._label_exactly(current[rows], next[rows])
+            codes[rows] = self._label_exactly(current[rows], following[rows])
         return Labels(codes, margin)
 
-    def _label_exactly(self, current: Tensor, next: Tensor) -> Tensor:
+    def _label_exactly(self, current: Tensor, following: Tensor) -> Tensor:
         if self._exact is None:
             self._exact = without_decoder(self.model).double()
         exact = self._exact
         codes = [
             exact.quantizer(exact.encode(to_float(a).double(), to_float(b).double())).codes
-            for a, b in zip(current.split(1), next.split(1), strict=True)
+            for a, b in zip(current.split(1), following.split(1), strict=True)
         ]
         return torch.cat([c for c in codes if c is not None])
 

@@ -99,13 +99,13 @@ class PairErrors:
         }
 
 
-def pair_errors(prediction: Tensor, current: Tensor, next: Tensor) -> PairErrors:
+def pair_errors(prediction: Tensor, current: Tensor, following: Tensor) -> PairErrors:
     """Errors of a batch of predictions; all (B, C, H, W) float, frames in [0, 1], the prediction clipped to that."""
     prediction = prediction.float().clamp(0, 1)
-    changed = (next - current).abs() > CHANGED
-    error = prediction - next
-    similarity = np.zeros((2, len(next)))
-    for row, pair in enumerate(zip(prediction.cpu().numpy(), next.cpu().numpy(), strict=True)):
+    changed = (following - current).abs() > CHANGED
+    error = prediction - following
+    similarity = np.zeros((2, len(following)))
+    for row, pair in enumerate(zip(prediction.cpu().numpy(), following.cpu().numpy(), strict=True)):
         mean, places = ssim_map(*pair)
         similarity[:, row] = mean, places[changed[row].cpu().numpy()].sum()
 

@@ -116,7 +116,7 @@ class Upsampler(nn.Module):
         return x
 
 
-def spread(latent: Tensor, features: Tensor) -> Tensor:
+def over_grid(latent: Tensor, features: Tensor) -> Tensor:
     """(B, D, h', w') -> (B, D, h, w), over the grid of features (B, F, h, w) by nearest neighbour.
 
     One token so stands at every place of the frame.

@@ -1,4 +1,4 @@
-"""Pictures of what a model draws: sheets of frames with names beside them, and moving ones."""
+"""Pictures of what a model draws: sheets of frames with names, and moving ones."""
 
 from __future__ import annotations
 

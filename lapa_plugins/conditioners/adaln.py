@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Conditioner
-from lapa.nn.layers import spread
+from lapa.nn.layers import over_grid
 
 
 class AdaLnConditioner(Conditioner):
@@ -39,7 +39,7 @@ class AdaLnConditioner(Conditioner):
         )
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
-        scale, shift, gate = self.modulation(spread(latent, features)).chunk(3, dim=1)
+        scale, shift, gate = self.modulation(over_grid(latent, features)).chunk(3, dim=1)
         return features + (1 + gate) * self.body((1 + scale) * self.norm(features) + shift)
 
 

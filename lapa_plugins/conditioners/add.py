@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Conditioner
-from lapa.nn.layers import spread
+from lapa.nn.layers import over_grid
 
 
 class AddConditioner(Conditioner):
@@ -25,4 +25,4 @@ class AddConditioner(Conditioner):
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
         # The layer after the sum lets the latent act on the features, not only beside them.
-        return torch.relu(features + self.mix(torch.relu(features + self.project(spread(latent, features)))))
+        return torch.relu(features + self.mix(torch.relu(features + self.project(over_grid(latent, features)))))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Conditioner
-from lapa.nn.layers import spread
+from lapa.nn.layers import over_grid
 
 
 class ConcatConditioner(Conditioner):
@@ -32,4 +32,4 @@ class ConcatConditioner(Conditioner):
         )
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
-        return torch.relu(features + self.mix(torch.cat([features, spread(latent, features)], dim=1)))
+        return torch.relu(features + self.mix(torch.cat([features, over_grid(latent, features)], dim=1)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Conditioner
-from lapa.nn.layers import spread
+from lapa.nn.layers import over_grid
 
 
 class FilmConditioner(Conditioner):
@@ -27,5 +27,7 @@ class FilmConditioner(Conditioner):
         self.modulation = nn.Conv2d(latent_dim, 2 * features, 1)
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
-        scale, shift = self.modulation(spread(latent, features)).chunk(2, dim=1)  # (B, 2F, h, w) -> twice (B, F, h, w)
+        scale, shift = self.modulation(over_grid(latent, features)).chunk(
+            2, dim=1
+        )  # (B, 2F, h, w) -> twice (B, F, h, w)
         return torch.relu(features + (1 + scale) * self.mix(features) + shift)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Conditioner
-from lapa.nn.layers import spread
+from lapa.nn.layers import over_grid
 
 
 class GatedConditioner(Conditioner):
@@ -27,6 +27,6 @@ class GatedConditioner(Conditioner):
         self.proposal = nn.Conv2d(features + latent_dim, features, 1)
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
-        both = torch.cat([features, spread(latent, features)], dim=1)
+        both = torch.cat([features, over_grid(latent, features)], dim=1)
         gate = torch.sigmoid(self.gate(both))
         return (1 - gate) * features + gate * torch.relu(self.proposal(both))

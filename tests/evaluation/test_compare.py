@@ -14,7 +14,7 @@ from lapa.config import load_config
 from lapa.data.store import FrameStore, open_store
 from lapa.engine.training import train
 from lapa.errors import DataError
-from lapa.evaluation.compare import COLUMNS, compare, comparison_rows
+from lapa.evaluation.compare import compare, comparison_header, comparison_rows
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_seeds_are_grouped_and_what_differs_is_named(runs: list[Path], toys: Fra
     cells = comparison_rows(groups)
     assert cells[0][3] == f"{values.mean():+.2f} ± {values.std(ddof=1):.2f}"
     assert "±" not in " ".join(cells[1])
-    assert all(len(row) == 3 + len(COLUMNS) for row in cells)
+    assert all(len(row) == len(comparison_header()) for row in cells)
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert facts[groups[0].label]["mean"]["recon/gain_over_copy_db"] == pytest.approx(values.mean())
     names = {path.name for path in (tmp_path / "out").iterdir()}

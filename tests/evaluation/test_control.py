@@ -13,7 +13,8 @@ from lapa.data.clips import ClipDataset
 from lapa.data.frames import to_float
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.engine.checkpoint import Checkpoint
-from lapa.evaluation.control import BATCH, STEPS, TRIED_PLACES, controllability, counterfactual, rollout, run_starts
+from lapa.evaluation.control import BATCH, STEPS, TRIED_PLACES, controllability, counterfactual, run_starts
+from lapa.inference.dreaming import before_last, rollout
 from lapa.inference.labelling import label
 from lapa.metrics.codes import code_use
 
@@ -49,7 +50,7 @@ def test_a_rollout_feeds_its_own_pictures_back(scene: Scene) -> None:
         picture = current
         for code in codes:
             picture = scene.model.decode(picture, code[None]).clamp(0, 1)
-        torch.testing.assert_close(rollout(scene.model, current, codes[None]), picture)
+        torch.testing.assert_close(rollout(scene.model, before_last(scene.pairs[[4]], 1), codes[None]), picture)
 
 
 def test_all_lengths_are_judged_and_one_step_is_what_the_decoder_draws(scene: Scene) -> None:
@@ -88,14 +89,19 @@ def test_a_short_episode_has_short_rollouts_only(scene: Scene, breakout_store: F
 
 
 def test_many_rollouts_at_once_are_those_one_by_one(scene: Scene) -> None:
-    count = 2 * BATCH + 3
-    rows = np.arange(count) % (len(scene.pairs) - 1)
-    current, codes = to_float(scene.pairs[rows].current), torch.from_numpy(scene.codes[rows[:, None] + np.arange(2)])
-    together = rollout(scene.model, current, codes)
-    assert len(together) == count
-    for i in (0, BATCH - 1, BATCH, count - 1):
-        alone = rollout(scene.model, current[i : i + 1], codes[i : i + 1])
+    rows = np.arange(BATCH) % (len(scene.pairs) - 1)
+    codes = torch.from_numpy(scene.codes[rows[:, None] + np.arange(2)])
+    together = rollout(scene.model, before_last(scene.pairs[rows], 1), codes)
+    assert len(together) == BATCH
+    for i in (0, 1, BATCH - 1):
+        alone = rollout(scene.model, before_last(scene.pairs[rows[[i]]], 1), codes[i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_rollouts_are_judged_batch_by_batch(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = controllability(scene.model, scene.pairs, scene.codes)
+    monkeypatch.setattr("lapa.evaluation.control.BATCH", 7)
+    assert controllability(scene.model, scene.pairs, scene.codes) == pytest.approx(whole, abs=1e-3)
 
 
 def test_a_counterfactual_puts_one_code_where_it_changes_most(scene: Scene) -> None:

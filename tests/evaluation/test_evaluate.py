@@ -19,7 +19,9 @@ from lapa.data.store import FrameStore, open_store
 from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import CheckpointError, DataError
 from lapa.evaluation.control import STEPS
+from lapa.evaluation.drawing import DrawingEvaluator
 from lapa.evaluation.evaluate import Evaluation, evaluate
+from lapa.evaluation.events import code_events
 from lapa.games.breakout.events import EVENTS
 from lapa.inference.labelling import label
 from lapa.metrics.pixels import psnr_db, squared_errors
@@ -70,6 +72,12 @@ NEED_TRUTH = {
 }
 
 
+def drawing(evaluation: Evaluation) -> DrawingEvaluator:
+    found = evaluation.find(DrawingEvaluator)
+    assert found is not None
+    return found
+
+
 @pytest.fixture(scope="module")
 def on_val(breakout_checkpoint: Checkpoint, breakout_store: FrameStore) -> Evaluation:
     return evaluate(breakout_checkpoint, breakout_store, "val")
@@ -91,25 +99,28 @@ def test_the_episodes_judged_are_those_of_the_split(
     assert evaluation.split == "test"
     assert evaluation.episodes == breakout_checkpoint.split["test"]
     pairs = 50 * len(evaluation.episodes)
-    assert evaluation.codes is not None
-    assert evaluation.codes.use.counts.sum() == pairs * math.prod(breakout_checkpoint.model.grid)
-    assert len(evaluation.drawn.pairs) == len(evaluation.drawn.predictions) == pairs
+    assert evaluation.study.codes is not None
+    assert evaluation.study.codes.size == pairs * math.prod(breakout_checkpoint.model.grid)
+    assert evaluation.details()["code_counts"] == np.bincount(evaluation.study.codes.flat, minlength=16).tolist()
+    assert len(evaluation.study.clips) == len(drawing(evaluation).errors[""]) == pairs
     assert on_val.episodes == breakout_checkpoint.split["val"]
 
 
 def test_all_splits_stand_side_by_side(evaluation: Evaluation, on_val: Evaluation) -> None:
-    assert list(evaluation.splits) == ["train", "val", "test"]
-    for split in evaluation.splits:  # 200 training pairs: all of them are looked at
-        assert on_val.splits[split] == pytest.approx(evaluation.splits[split], rel=1e-4), split
-    assert evaluation.metrics["recon/psnr_db"] == evaluation.splits["test"]["psnr_db"]
+    splits = drawing(evaluation).splits
+    assert list(splits) == ["train", "val", "test"]
+    for split in splits:  # 200 training pairs: all of them are looked at
+        assert drawing(on_val).splits[split] == pytest.approx(splits[split], rel=1e-4), split
+    assert evaluation.metrics["recon/psnr_db"] == splits["test"]["psnr_db"]
 
 
 def test_each_episode_has_its_own_figures(breakout_checkpoint: Checkpoint, breakout_store: FrameStore) -> None:
     found = evaluate(breakout_checkpoint, breakout_store, "train")
-    assert set(found.by_episode) == set(breakout_checkpoint.split["train"])
-    errors = [10 ** (-figures["psnr_db"] / 10) for figures in found.by_episode.values()]
+    by_episode = drawing(found).by_episode
+    assert set(by_episode) == set(breakout_checkpoint.split["train"])
+    errors = [10 ** (-figures["psnr_db"] / 10) for figures in by_episode.values()]
     assert found.metrics["recon/psnr_db"] == pytest.approx(-10 * math.log10(np.mean(errors)))  # 50 pairs each
-    gains = [figures["gain_over_copy_db"] for figures in found.by_episode.values()]
+    gains = [figures["gain_over_copy_db"] for figures in by_episode.values()]
     assert found.metrics["recon/episode_gain_over_copy_db_min"] == min(gains)
     assert found.metrics["recon/episode_gain_over_copy_db_max"] == max(gains)
 
@@ -148,12 +159,8 @@ def test_a_lag_asks_for_earlier_actions(
     breakout_checkpoint: Checkpoint, breakout_store: FrameStore, evaluation: Evaluation
 ) -> None:
     later = evaluate(breakout_checkpoint, breakout_store, lag=2)
-    assert evaluation.codes is not None
-    assert later.codes is not None
-    assert evaluation.codes.probe is not None
-    assert later.codes.probe is not None
-    assert evaluation.codes.probe.confusion.sum() == 50
-    assert later.codes.probe.confusion.sum() == 48  # the first two pairs have no action so long before
+    assert np.sum(evaluation.details()["confusion"]["counts"]) == 50
+    assert np.sum(later.details()["confusion"]["counts"]) == 48  # the first two pairs have no action so long before
     assert later.metrics["probe/oracle_accuracy"] < evaluation.metrics["probe/oracle_accuracy"]
     with pytest.raises(DataError, match="lag 900: no pair has an action"):
         evaluate(breakout_checkpoint, breakout_store, lag=900)
@@ -229,13 +236,13 @@ def test_a_recording_made_later_is_judged_whole(breakout_checkpoint: Checkpoint,
     (tmp_path / "later" / "0").rename(tmp_path / "later" / "100")
     found = evaluate(breakout_checkpoint, open_store(tmp_path / "later"))
     assert found.episodes == ["100"]
-    assert list(found.splits) == ["test"]
+    assert list(drawing(found).splits) == ["test"]
     assert "elements/paddle/within_2px" in found.metrics
     assert "probe/accuracy" not in found.metrics  # there is nothing to fit it on
     assert len(found.left_out) == 1
-    assert found.codes is not None
-    assert found.codes.events is not None
-    assert found.codes.events.chosen_on is found.codes.events.judged
+    events = found.study.shared(code_events)
+    assert events is not None
+    assert events.chosen_on is events.judged
 
 
 def test_a_split_that_is_not_there_is_an_error(

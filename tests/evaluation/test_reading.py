@@ -115,8 +115,8 @@ def test_the_report_keeps_a_reader_of_its_checkpoint(
     reader = load_reader(tmp_path / READER_FILE, breakout_checkpoint.digest)
     assert set(reader.actions) <= {"stay", "right", "left"}
     assert "paddle moves left" in reader.events
-    assert evaluation.codes is not None
-    codes = evaluation.codes.codes % reader.num_codes
+    codes = evaluation.study.codes
+    assert codes is not None
     assert reader.probabilities(codes)[0].shape == (len(codes), len(reader.actions))
     assert "reads from all codes of a grid together" in page
     assert "reading/paddle_moves_left/average_precision" in evaluation.metrics

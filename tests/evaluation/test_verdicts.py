@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lapa.evaluation.verdicts import verdicts
+from lapa.evaluation.evaluate import verdicts
 
 GOOD = {
     "recon/psnr_db": 40.0,
@@ -59,3 +59,4 @@ def test_each_fault_is_told(changes: dict[str, float], level: str, words: str) -
 def test_what_was_not_measured_is_not_judged() -> None:
     drawing = {name: value for name, value in GOOD.items() if name.startswith("recon/")}
     assert len(verdicts(drawing)) == 1
+    assert verdicts({}) == []

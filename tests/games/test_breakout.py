@@ -1,14 +1,13 @@
-"""Ball, paddle, bricks, digits and events are found in real pictures where the console's memory says they are."""
+"""Ball, paddle, bricks, digits and events are found in real pictures where the RAM says they are."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from lapa.data.episodes import Tracks
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.games.breakout.detectors import (
     find_ball,
@@ -18,8 +17,9 @@ from lapa.games.breakout.detectors import (
     read_screens,
     to_luma,
 )
-from lapa.games.breakout.elements import element_metrics
+from lapa.games.breakout.elements import element_metrics, find_elements
 from lapa.games.breakout.events import EVENTS, find_events
+from lapa.games.breakout.game import Breakout
 from lapa.games.breakout.screen import (
     BRICK_POINTS,
     FREE_ROWS,
@@ -34,6 +34,7 @@ from lapa.games.breakout.screen import (
     is_breakout,
     screen_state,
 )
+from lapa.games.game import State
 from lapa_envs.atari import make_env
 from lapa_envs.policies import make_policy
 
@@ -216,19 +217,23 @@ def rows(state: ScreenState, chosen: slice) -> ScreenState:
     return ScreenState(**{name: getattr(state, name)[chosen] for name in ScreenState.__dataclass_fields__})
 
 
-def pairs(each: Play, downsample: int) -> dict[str, object]:
+def found(frames: np.ndarray, downsample: int) -> State:
+    """What is found in frames as a model would draw them."""
+    return find_elements(luma(frames, downsample), downsample)
+
+
+def pairs(each: Play, downsample: int) -> dict[str, Any]:
     """Arguments of ``element_metrics`` but for the prediction."""
     return {
-        "current": luma(each.frames, downsample)[:-1],
+        "copied": found(each.frames[:-1], downsample),
         "before": rows(each.state, slice(None, -1)),
         "truth": rows(each.state, slice(1, None)),
-        "downsample": downsample,
     }
 
 
 @at_both_sizes
 def test_a_perfect_prediction_has_perfect_figures(long_play: Play, downsample: int) -> None:
-    metrics = element_metrics(luma(long_play.frames[1:], downsample), **pairs(long_play, downsample))
+    metrics = element_metrics(found(long_play.frames[1:], downsample), **pairs(long_play, downsample))
     for name in ("ball/drawn", "ball/within_4px", "bricks/accuracy", "bricks/changed_accuracy"):
         assert metrics[name] >= 0.999, name
     for name in ("paddle/within_1px", "paddle/within_2px", "score/accuracy", "lives/accuracy"):
@@ -242,7 +247,7 @@ def test_a_perfect_prediction_has_perfect_figures(long_play: Play, downsample: i
 @at_both_sizes
 def test_copying_is_judged_like_a_model_that_copies(long_play: Play, downsample: int) -> None:
     given = pairs(long_play, downsample)
-    metrics = element_metrics(given["current"], **given)
+    metrics = element_metrics(given["copied"], **given)
     for name in [name for name in metrics if "copy_" in name]:
         assert metrics[name] == metrics[name.replace("copy_", "")], name
     assert metrics["bricks/copy_changed_accuracy"] == 0.0
@@ -251,7 +256,7 @@ def test_copying_is_judged_like_a_model_that_copies(long_play: Play, downsample:
 
 
 def test_a_model_that_never_draws_the_ball_is_found_out(long_play: Play) -> None:
-    metrics = element_metrics(luma(without_ball(long_play.frames), 1)[1:], **pairs(long_play, 1))
+    metrics = element_metrics(found(without_ball(long_play.frames)[1:], 1), **pairs(long_play, 1))
     assert metrics["ball/drawn"] == metrics["ball/within_4px"] == metrics["ball/false"] == 0.0
     assert "ball/median_px" not in metrics
     assert metrics["bricks/accuracy"] == 1.0
@@ -260,14 +265,14 @@ def test_a_model_that_never_draws_the_ball_is_found_out(long_play: Play) -> None
 def test_a_model_that_always_draws_a_ball_is_found_out(long_play: Play) -> None:
     drawn = luma(long_play.frames[1:], 1)
     drawn[:, 140:144, 80:82] = 1.0
-    metrics = element_metrics(drawn, **pairs(long_play, 1))
+    metrics = element_metrics(find_elements(drawn, 1), **pairs(long_play, 1))
     assert metrics["ball/drawn"] == metrics["ball/false"] == 1.0
     assert metrics["ball/within_4px"] < 0.1
 
 
 def test_figures_without_anything_to_judge_are_left_out(long_play: Play) -> None:
     nothing = long_play._replace(frames=long_play.frames[:3], state=screen_state(np.zeros((3, 128), np.uint8)))
-    metrics = element_metrics(luma(nothing.frames[1:], 1), **pairs(nothing, 1))
+    metrics = element_metrics(found(nothing.frames[1:], 1), **pairs(nothing, 1))
     assert metrics["ball/free_frames"] == 0
     assert not {"ball/drawn", "ball/within_4px", "bricks/changed_accuracy", "score/changed_accuracy"} & metrics.keys()
 
@@ -345,4 +350,5 @@ def test_actions_are_classed_by_what_the_paddle_was_told() -> None:
     ],
 )
 def test_only_breakout_at_full_size_is_breakout(meta: dict[str, str], size: tuple[int, int], answer: bool) -> None:
-    assert is_breakout(Tracks(meta=meta), size) is answer
+    assert is_breakout(meta, size) is answer
+    assert Breakout().matches(meta, size) is answer

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lapa.data.frames import prepare, to_float
+from lapa.contracts import Coder, Facts
+from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import DataError
@@ -113,18 +114,20 @@ def test_codes_on_the_border_are_those_of_double_precision(
     assert torch.equal(label(borderline_model, frames[:-1], frames[1:]), exact.quantizer(latent).codes)
 
 
-class NearlyBetween(nn.Module):
+class NearlyBetween(Coder):
     """Encodes every pair as 1 + tilt, half-way between codes at 0 and 2 but for a tilt that only doubles can hold."""
 
     def __init__(self, tilt: float) -> None:
-        super().__init__()
+        super().__init__(None, Facts(FrameFormat(4, 4)))
         self.quantizer = VectorQuantizer(VectorQuantizer.Config(num_codes=2), latent_dim=1).eval()
         self.quantizer.codebook.data = torch.tensor([[0.0], [2.0]])
-        self.decoder = nn.Identity()
+        self.grid = (1, 1)
         self.tilt = nn.Parameter(torch.tensor(tilt))
 
-    def encode(self, current: Tensor, next: Tensor) -> Tensor:
-        return torch.ones(len(current), 1, 1, 1, dtype=current.dtype) + self.tilt
+    def encode(self, *frames: Tensor) -> Tensor:
+        return torch.ones(len(frames[0]), 1, 1, 1, dtype=frames[0].dtype) + self.tilt
+
+    clip = inputs = forward = terms = None  # it is not trained
 
 
 @pytest.mark.parametrize(("tilt", "code"), [(1e-8, 1), (-1e-8, 0), (1e-11, 0), (0.0, 0), (-1e-11, 0)])

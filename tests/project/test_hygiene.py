@@ -166,6 +166,39 @@ def test_the_ground_needs_little(part: str) -> None:
     assert foreign == []
 
 
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("evaluation", ("lapa.systems", "lapa.games.breakout")),
+        ("inference", ("lapa.systems", "lapa.evaluation", "lapa.games", "lapa.report")),
+        ("report", ("lapa.systems", "lapa.evaluation", "lapa.inference", "lapa.games", "lapa.engine")),
+        ("games", ("lapa.systems", "lapa.evaluation", "lapa.inference", "lapa.engine")),
+    ],
+)
+def test_the_parts_of_the_evaluation_know_no_system_and_no_game(package: str, forbidden: tuple[str, ...]) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sorted((PACKAGES["lapa"] / package).rglob("*.py"))
+        for line, name in imports(path)
+        if any(name == other or name.startswith(f"{other}.") for other in forbidden)
+    ]
+    assert found == []
+
+
+def test_players_and_the_live_view_use_no_evaluation() -> None:
+    """Of the evaluation's parts, a player needs the game alone, and the live view readings and pictures."""
+    allowed = {
+        "policies.py": ("lapa.games.breakout.screen",),
+        "live": ("lapa.inference.reading", "lapa.report.pictures"),
+    }
+    folder = PACKAGES["lapa_envs"]
+    for name, modules in allowed.items():
+        for path in sorted((folder / name).rglob("*.py")) if (folder / name).is_dir() else [folder / name]:
+            used = {found for _, found in imports(path)}
+            parts = ("lapa.evaluation", "lapa.games", "lapa.report", "lapa.inference.reading")
+            assert {found for found in used if found.startswith(parts)} <= set(modules), path
+
+
 def test_plugins_need_only_lapa_and_what_it_brings() -> None:
     assert offences("lapa_plugins", PLUGINS_MAY_USE.__contains__) == []
 
@@ -186,7 +219,7 @@ def test_no_core_file_names_a_plugin(role: str) -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    words_of_pictures = {("report.py", "difference"), ("pictures.py", "difference")}
+    words_of_pictures = {("drawing.py", "difference"), ("pictures.py", "difference")}
     assert {(file, text) for file, text in strings if text in names} - words_of_pictures == set()
 
 

@@ -20,12 +20,13 @@ from lapa.data.frames import prepare
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.association import associate
-from lapa.evaluation.codes import CodeEvents
-from lapa.evaluation.evaluate import Evaluation
+from lapa.evaluation.drawing import DrawingEvaluator
+from lapa.evaluation.evaluate import Evaluation, summary_rows
+from lapa.evaluation.events import CodeEvents, event_codes, event_rows, event_sentences
 from lapa.evaluation.report import write_report
 from lapa.metrics.codes import code_names
 from lapa.report.pictures import DIFFERENCE, difference_image, movie, outlined, sheet
-from lapa.report.tables import event_codes, event_rows, event_sentences, format_table, summary_rows
+from lapa.report.tables import format_table
 from lapa.tracking.jsonl import read_history
 
 FIGURES = {
@@ -112,7 +113,10 @@ def test_the_figures_are_stored_as_json(report: Path, breakout_checkpoint: Check
     assert facts["metrics"] == evaluation.metrics
     assert facts["episodes"] == evaluation.episodes
     assert facts["checkpoint"]["digest"] == breakout_checkpoint.digest
-    assert facts["splits"] == evaluation.splits
+    drawing = evaluation.find(DrawingEvaluator)
+    assert drawing is not None
+    assert facts["splits"] == drawing.splits
+    assert facts["by_episode"] == drawing.by_episode
     assert len(facts["events"]["lift"]) == facts["metrics"]["codebook/num_codes"]
     assert np.sum(facts["confusion"]["counts"]) == 50
 

@@ -24,7 +24,7 @@ from PIL import Image
 from helpers import PATIENCE
 from lapa.config import Config, load_config
 from lapa.errors import ConfigError
-from lapa.report.figures import plot_training
+from lapa.report.figures import Curve, plot_training
 from lapa.tracking import trackers, wandb
 from lapa.tracking.jsonl import JsonlTracker, read_lines
 from lapa.tracking.tracker import Tracker
@@ -86,7 +86,7 @@ def test_numbers_that_json_does_not_have_become_null(out: Path) -> None:
     tracker.close()
     lines = read_lines(out / "metrics.jsonl")
     assert (lines[0]["train/recon/psnr_db"], lines[0]["b"], lines[0]["c"]) == (None, None, 1.5)
-    assert plot_training(lines).startswith(b"\x89PNG")
+    assert plot_training(lines, [Curve("train/recon/psnr_db", "batches")], "PSNR, dB").startswith(b"\x89PNG")
 
 
 def test_a_new_run_begins_a_new_file(out: Path) -> None:

@@ -48,12 +48,12 @@ class Moment:
 
     @property
     def status(self) -> str:
-        """It in a line."""
+        """One-line summary."""
         read = f", read from the codes: {self.reading}" if self.reading else ""
         return f"step {self.step}: {self.action_name}{read}"
 
-    def record(self) -> dict[str, Any]:
-        """It as plain values for a JSON line."""
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for JSON."""
         codes = self.codes.tolist() if self.codes.size > 1 else int(self.codes.item())
         record: dict[str, Any] = {"step": self.step, "action": self.action, "latent_action": codes}
         if self.reading:
@@ -158,7 +158,7 @@ def label_live(
     started = time.monotonic()
     with progress_bar(total=steps, desc="label", unit="step") as bar:
         for moment in game.moments(steps):
-            records.append(moment.record())
+            records.append(moment.to_json())
             bar.update()
     rate = steps / (time.monotonic() - started)
     game.close()

@@ -36,7 +36,7 @@ def fitted(drawn: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H', W', C) uint8 -> (H, W, 3), each pixel enlarged; black where nothing was drawn."""
     if not drawn.size:
         return np.zeros((*size, 3), dtype=np.uint8)
-    return np.broadcast_to(drawn[spread(drawn.shape[0], size[0])][:, spread(drawn.shape[1], size[1])], (*size, 3))
+    return np.broadcast_to(drawn[stretched(drawn.shape[0], size[0])][:, stretched(drawn.shape[1], size[1])], (*size, 3))
 
 
 def code_colors(codes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -47,9 +47,9 @@ def code_colors(codes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         for code in np.unique(codes)
     }
     colors = np.array([[table[int(code)] for code in row] for row in codes], dtype=np.uint8)
-    return colors[spread(codes.shape[0], size[0])][:, spread(codes.shape[1], size[1])]
+    return colors[stretched(codes.shape[0], size[0])][:, stretched(codes.shape[1], size[1])]
 
 
-def spread(count: int, pixels: int) -> np.ndarray:
+def stretched(count: int, pixels: int) -> np.ndarray:
     """(pixels,) which of ``count`` cells each pixel of a side shows."""
     return np.arange(pixels) * count // pixels

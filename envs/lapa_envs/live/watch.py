@@ -64,7 +64,7 @@ def watch(
     try:
         with progress_bar(total=steps, desc="label", unit="step") as bar:
             for moment in game.moments(steps):
-                records.append(moment.record())
+                records.append(moment.to_json())
                 if movie and len(pictures) < MOVIE_STEPS:
                     pictures.append(picture(moment))
                 if page:

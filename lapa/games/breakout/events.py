@@ -1,4 +1,7 @@
-"""What happens between two frames, found in the pictures of a recording."""
+"""What happens between two frames, found in the pictures of a recording.
+
+Only pictures are looked at, also those before and after the two: a bounce shows in the ball's path.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import math
 
 import numpy as np
 
-from lapa.data.store import FrameStore, StoredEpisode
-from lapa.games.breakout.detectors import read_screens
 from lapa.games.breakout.screen import BALL_HEIGHT, BALL_LEFTS, BALL_WIDTH, CEILING, PADDLE_ROWS, ScreenState
 
 EVENTS = (
@@ -26,27 +27,10 @@ HIDDEN_STEPS = 3
 """The paddle hides the ball for fewer steps than this."""
 
 NEAR_PADDLE = 40
-"""The last clear sight before a bounce off the paddle is at most so many pixels above it."""
+"""The last clear sight before a bounce off the paddle is at most this number of pixels above it."""
 
 WALL_REACH = 10
-"""The ball moves at most so many pixels sideways in a step."""
-
-CHUNK = 512
-
-
-def episode_events(store: FrameStore, episode: StoredEpisode) -> np.ndarray:
-    """(P, E) bool, which of :data:`EVENTS` happens in each pair of an episode.
-
-    Only pictures are looked at, also those before and after the pair: a bounce shows in the ball's path.
-    """
-    parts = [
-        read_screens(store.frames(range(first, min(first + CHUNK, episode.stop))))
-        for first in range(episode.start, episode.stop, CHUNK)
-    ]
-    names = ScreenState.__dataclass_fields__
-    screens = ScreenState(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-    events = find_events(screens, episode.numbers)
-    return events[episode.clip_starts() - episode.start]
+"""The ball moves at most this number of pixels sideways in a step."""
 
 
 def find_events(screens: ScreenState, numbers: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where the screen and the console's memory have ball, paddle, bricks and digits.
+"""Where the screen and the RAM have ball, paddle, bricks and digits.
 
 Positions are in pixels of the recorded 210 x 160 frame, as edges: the ball spans ``left`` to ``left + 2``.
 """
@@ -6,12 +6,12 @@ Positions are in pixels of the recorded 210 x 160 frame, as edges: the ball span
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from lapa.data.episodes import Tracks
 from lapa.data.frames import LUMA
-from lapa.data.store import StoredEpisode
 
 FRAME_SIZE = (210, 160)
 MAX_DOWNSAMPLE = 2
@@ -60,9 +60,9 @@ _BRICK_BITS = (
 )
 
 
-def is_breakout(truth: Tracks, frame_size: tuple[int, int]) -> bool:
+def is_breakout(meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:
     """Whether an episode says that it was recorded from Breakout, at full size."""
-    return "Breakout" in str(truth.meta.get("env_id")) and frame_size == FRAME_SIZE
+    return "Breakout" in str(meta.get("env_id")) and frame_size == FRAME_SIZE
 
 
 def action_classes(actions: np.ndarray, meanings: list[str]) -> np.ndarray:
@@ -77,7 +77,7 @@ ACTION_CLASSES = ("stay", "right", "left")
 
 @dataclasses.dataclass(frozen=True)
 class ScreenState:
-    """What there is on N screens, by the console's memory or as found in pictures.
+    """What there is on N screens, by the RAM or as found in pictures.
 
     Attributes:
         ball: (N, 2) centre of the ball as (x, y).
@@ -99,7 +99,7 @@ class ScreenState:
 
 
 def screen_state(ram: np.ndarray) -> ScreenState:
-    """Reads (N, bytes) uint8 of console memory."""
+    """Reads (N, bytes) uint8 of RAM."""
     memory = ram.astype(np.int64)
     paddle = memory[:, RAM_PADDLE_X] + PADDLE_LEFT
     left, top = memory[:, RAM_BALL_X] + BALL_LEFT, memory[:, RAM_BALL_Y] + BALL_TOP
@@ -119,10 +119,3 @@ def screen_state(ram: np.ndarray) -> ScreenState:
         score=100 * digits[0] + 10 * digits[1] + digits[2],
         lives=memory[:, RAM_LIVES],
     )
-
-
-def rams(episode: StoredEpisode) -> tuple[np.ndarray, np.ndarray]:
-    """The console's memory at the first and at the second frame of each pair, (P, bytes) uint8 each."""
-    assert episode.tracks.ram is not None
-    rows = episode.step_rows(episode.clip_starts())
-    return episode.tracks.ram[rows], episode.tracks.ram[rows + 1]

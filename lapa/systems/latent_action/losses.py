@@ -28,7 +28,7 @@ def loss_terms(
     prediction: Tensor,
     quantized: Quantized,
     current: Tensor,
-    next: Tensor,
+    following: Tensor,
     config: LossConfig,
     progress: float,
     perceptual: PerceptualLoss | None = None,
@@ -45,12 +45,12 @@ def loss_terms(
         perceptual: from :func:`make_perceptual`.
     """
     motion = scheduled(config.motion, config.motion_end, progress)
-    changed = (next - current).abs() > config.motion_threshold
+    changed = (following - current).abs() > config.motion_threshold
     terms: Terms = {
-        "reconstruction": (config.reconstruction, weighted_squared_error(prediction, next, changed, motion)),
+        "reconstruction": (config.reconstruction, weighted_squared_error(prediction, following, changed, motion)),
         "quantizer": (config.quantizer, quantized.loss),
     }
     weight = scheduled(config.perceptual, config.perceptual_end, progress)
     if perceptual is not None and weight:
-        terms["perceptual"] = (weight, perceptual(prediction, next))
+        terms["perceptual"] = (weight, perceptual(prediction, following))
     return terms

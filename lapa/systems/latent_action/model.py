@@ -91,21 +91,21 @@ class LatentActionModel(Coder, Drawer, Dreamer):
     def __init__(self, config: ModelConfig, facts: Facts | FrameFormat) -> None:
         facts = facts if isinstance(facts, Facts) else Facts(facts)
         super().__init__(config, facts)
-        format = facts.format
-        self.encoder = build_encoder(config.encoder, frames=2, channels=format.channels, latent_dim=config.latent_dim)
-        grid = self.encoder.grid(format.size)
+        seen = facts.format
+        self.encoder = build_encoder(config.encoder, frames=2, channels=seen.channels, latent_dim=config.latent_dim)
+        grid = self.encoder.grid(seen.size)
         places = grid if config.token_positions else None
         self.pool = TokenPool(config.latent_dim, config.tokens, places) if config.tokens else None
         self.grid = (1, config.tokens) if config.tokens else grid
         self.quantizer = build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
-        self.decoder = Decoder(config, format)
+        self.decoder = Decoder(config, seen)
         self.sees_all = self.pool is not None
         self._perceptual: PerceptualLoss | None = None
 
-    def forward(self, current: Tensor, next: Tensor) -> ModelOutput:  # type: ignore[override] # two inputs, named
+    def forward(self, current: Tensor, following: Tensor) -> ModelOutput:  # type: ignore[override] # two inputs, named
         """(B, C, H, W) float in [0, 1] twice -> :class:`ModelOutput`."""
         # The quantizer counts what it sees, so it alone must not run twice.
-        encoding = self._run(self.encode, current, next)
+        encoding = self._run(self.encode, current, following)
         quantized = self.quantizer(encoding)
         return ModelOutput(self._run(self.decoder, current, quantized.latent), encoding, quantized)
 
@@ -256,19 +256,19 @@ class Decoder(nn.Module):
 
     mean_frame: Tensor | None
 
-    def __init__(self, config: ModelConfig, format: FrameFormat) -> None:
+    def __init__(self, config: ModelConfig, seen: FrameFormat) -> None:
         super().__init__()
-        widths = (format.channels, *config.decoder.channels)
-        self.frame_size = format.size
+        widths = (seen.channels, *config.decoder.channels)
+        self.frame_size = seen.size
         self.frame_encoder = nn.Sequential(*(down_block(a, b) for a, b in itertools.pairwise(widths)))
         self.conditioner = build(
             registry.conditioners, config.conditioner, features=widths[-1], latent_dim=config.latent_dim
         )
-        grid = halved(format.size, len(config.decoder.channels))
+        grid = halved(seen.size, len(config.decoder.channels))
         self.positions = nn.Parameter(torch.zeros(widths[-1], *grid)) if config.decoder.positions else None
-        self.upsampler = Upsampler((*(config.decoder.up_channels or widths[:0:-1]), format.channels))
+        self.upsampler = Upsampler((*(config.decoder.up_channels or widths[:0:-1]), seen.channels))
         # Not the current frame: all that differs from the still scene must come through the bottleneck.
-        mean = torch.zeros(format.channels, *format.size) if config.decoder.mean_frame else None
+        mean = torch.zeros(seen.channels, *seen.size) if config.decoder.mean_frame else None
         self.register_buffer("mean_frame", mean)
         if mean is not None:
             self.upsampler.start_small()

@@ -1,0 +1,79 @@
+"""Breakout as the evaluation asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from lapa.games.breakout.detectors import read_screens, to_luma
+from lapa.games.breakout.elements import MEASURES, element_metrics, find_elements
+from lapa.games.breakout.events import EVENTS, find_events
+from lapa.games.breakout.screen import (
+    ACTION_CLASSES,
+    MAX_DOWNSAMPLE,
+    ScreenState,
+    action_classes,
+    is_breakout,
+    screen_state,
+)
+from lapa.games.game import Game, Remark, State
+
+
+class Breakout(Game):
+    """ALE Breakout, recorded at 210 x 160."""
+
+    title = "Breakout at full size"
+    elements = "ball, paddle, bricks and digits"
+    event_names = EVENTS
+    action_classes = ACTION_CLASSES
+    max_downsample = MAX_DOWNSAMPLE
+    measures = MEASURES
+
+    def matches(self, meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:
+        """By the environment's id and the size of the frames."""
+        return is_breakout(meta, frame_size)
+
+    def class_of_action(self, actions: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
+        """Stay, right or left, by ``action_meanings``."""
+        return action_classes(actions, meta["action_meanings"])
+
+    def state(self, ram: np.ndarray) -> State:
+        """The fields of a :class:`~lapa.games.breakout.screen.ScreenState`."""
+        return vars(screen_state(ram))
+
+    def read(self, frames: np.ndarray) -> State:
+        """The same fields."""
+        return vars(read_screens(frames))
+
+    def find(self, frames: np.ndarray, downsample: int) -> State:
+        """Ball, paddle, bricks, score and lives."""
+        return find_elements(to_luma(frames), downsample)
+
+    def observation(self, state: State) -> np.ndarray:
+        """Paddle, ball, and whether the ball is away."""
+        return np.column_stack([state["paddle"], state["ball"], state["ball_away"]])
+
+    def motion(self, before: State, after: State) -> np.ndarray:
+        """Where the paddle was, where it is, and the difference."""
+        first, second = before["paddle"], after["paddle"]
+        return np.stack([first, second, second - first], axis=1)
+
+    def events(self, states: State, numbers: np.ndarray) -> np.ndarray:
+        """See :func:`~lapa.games.breakout.events.find_events`."""
+        return find_events(ScreenState(**states), numbers)
+
+    def compare(self, predicted: State, copied: State, before: State, truth: State) -> dict[str, float]:
+        """See :func:`~lapa.games.breakout.elements.element_metrics`."""
+        return element_metrics(predicted, copied, ScreenState(**before), ScreenState(**truth))
+
+    def remarks(self, metrics: Mapping[str, float]) -> Iterator[Remark]:
+        """On the ball, which is what small models lose."""
+        if "ball/within_4px" not in metrics:
+            return
+        ball, copied = metrics["ball/within_4px"], metrics["ball/copy_within_4px"]
+        level: Literal["good", "weak", "bad"] = "good" if ball >= 0.8 else "weak" if ball >= 0.4 else "bad"
+        word = {"good": "is drawn where it is", "weak": "is often drawn where it is", "bad": "is lost"}[level]
+        shares = f"{100 * ball:.0f} % of its free flight (copying {100 * copied:.0f} %)"
+        yield Remark(level, f"The ball {word}: within 4 px in {shares}.")

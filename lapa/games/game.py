@@ -1,0 +1,163 @@
+"""What is known of a game: which recordings are of it, what is on its screen, what happens in it.
+
+A :class:`Game` is found by its name in the entry-point group ``lapa.games``. The evaluation asks whichever game says
+that the recorded episodes are its own; without one it leaves out what only a game can tell.
+
+States are dicts of arrays over N frames. Their names and shapes are the game's own business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from lapa.data.store import StoredEpisode
+from lapa.registry import Registry
+
+State = dict[str, np.ndarray]
+"""What there is on N screens: (N, ...) each."""
+
+
+class Measure(NamedTuple):
+    """How a metric of what is on the screen is shown.
+
+    Attributes:
+        label: in the table of the report's section.
+        metric: its name; ``{}`` stands where the metric of copying the current frame has ``copy_``.
+        form: the figure as text.
+        summary: its label in the summary of a run; none if it is not in there.
+        column: its label in a comparison of runs; none if it is not in there.
+    """
+
+    label: str
+    metric: str
+    form: Callable[[float], str]
+    summary: str = ""
+    column: str = ""
+
+
+class Remark(NamedTuple):
+    """A sentence on the metrics, and whether it speaks for the model."""
+
+    level: Literal["good", "weak", "bad"]
+    sentence: str
+
+
+class Game(ABC):
+    """A game that the evaluation knows. Subclasses take no arguments.
+
+    Attributes:
+        title: the recordings it knows, such as ``"Breakout at full size"``.
+        elements: what is on its screen, such as ``"ball and paddle"``.
+        event_names: the E events that it finds in recorded pictures.
+        action_classes: the A actions that can be told apart on the screen.
+        max_downsample: beyond this factor the elements are too small to be found in predicted frames.
+        measures: how the metrics of :meth:`compare` are shown.
+    """
+
+    title: ClassVar[str]
+    elements: ClassVar[str]
+    event_names: ClassVar[tuple[str, ...]]
+    action_classes: ClassVar[tuple[str, ...]]
+    max_downsample: ClassVar[int] = 1
+    measures: ClassVar[tuple[Measure, ...]] = ()
+
+    @abstractmethod
+    def matches(self, meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:
+        """Whether an episode is of this game.
+
+        Args:
+            meta: what the recording says of it.
+            frame_size: (H, W) of its frames as recorded.
+        """
+
+    @abstractmethod
+    def class_of_action(self, actions: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
+        """(N,) actions of the controller -> (N,) int64 indices of :attr:`action_classes`."""
+
+    @abstractmethod
+    def state(self, ram: np.ndarray) -> State:
+        """What (N, bytes) uint8 of RAM say of N screens."""
+
+    @abstractmethod
+    def read(self, frames: np.ndarray) -> State:
+        """The same, from N recorded pictures (N, H, W, 3) uint8 RGB."""
+
+    @abstractmethod
+    def find(self, frames: np.ndarray, downsample: int) -> State:
+        """What can be found of it in N predicted pictures.
+
+        Args:
+            frames: (N, C, H', W') in [0, 1].
+            downsample: k x k recorded pixels are one of these.
+        """
+
+    @abstractmethod
+    def observation(self, state: State) -> np.ndarray:
+        """(N, O) float, what one frame by itself says of the next action."""
+
+    @abstractmethod
+    def motion(self, before: State, after: State) -> np.ndarray:
+        """(N, S) float, what two frames say of the action between them."""
+
+    @abstractmethod
+    def events(self, states: State, numbers: np.ndarray) -> np.ndarray:
+        """(N - 1, E) bool, what happens between each of an episode's N frames and the one after.
+
+        Args:
+            states: of all its frames, by :meth:`read`.
+            numbers: (N,) of the frames; nothing happens where they have a gap.
+        """
+
+    @abstractmethod
+    def compare(self, predicted: State, copied: State, before: State, truth: State) -> dict[str, float]:
+        """How right the predicted pictures are, by name of metric.
+
+        Args:
+            predicted: found in N predicted frames, by :meth:`find`.
+            copied: found in the current frames, which copying would give.
+            before: what the RAM says of the current frames, by :meth:`state`.
+            truth: what the RAM says of the next frames.
+        """
+
+    def remarks(self, metrics: Mapping[str, float]) -> Iterator[Remark]:
+        """What the metrics of :meth:`compare` come to; those that are missing are passed over."""
+        yield from ()
+
+
+games: Registry[Game] = Registry("game", Game, sections=())
+
+
+def known_games() -> list[Game]:
+    """All registered games, by name.
+
+    Raises:
+        RegistryError: one cannot be loaded.
+    """
+    return [games.get(name)() for name in games.names()]
+
+
+def find_game(episodes: Sequence[StoredEpisode], frame_size: tuple[int, int]) -> Game | None:
+    """The first game that knows all of the episodes, or None.
+
+    Raises:
+        RegistryError: a game cannot be loaded.
+    """
+    for game in known_games():
+        if all(game.matches(episode.tracks.meta, frame_size) for episode in episodes):
+            return game
+    return None
+
+
+def unknown_game() -> str:
+    """Why nothing is known of the recorded game."""
+    titles = " or ".join(game.title for game in known_games())
+    return f"the recording is not {titles}" if titles else "no game is known"
+
+
+def joined_states(parts: Sequence[State]) -> State:
+    """The states of several batches of frames as one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
