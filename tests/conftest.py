@@ -65,7 +65,8 @@ def breakout_store(breakout_recording: Path) -> FrameStore:
 def breakout_run(breakout_store: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a training run: the ``debug`` preset on real Breakout, at half size so that the ball is seen."""
     out = tmp_path_factory.mktemp("run") / "latent_action"
-    train(load_config("debug", overrides=[f"training.out={out}", "data.downsample=2"]), breakout_store)
+    overrides = ["data.downsample=2", "training.precision=fp32", "training.device=cpu"]
+    train(load_config("debug", overrides=[f"training.out={out}", *overrides]), breakout_store)
     return out
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
 EXAMPLE_PLUGIN = ROOT / "tests" / "example_plugin"
 EXAMPLE_FAMILY = ROOT / "tests" / "example_family"
+PATIENCE = 600
+"""Seconds after which something hangs: on a busy machine all that works may take long."""
 
 TOY_MOVES = np.array([(0, 0), (0, 4), (0, -4), (4, 0), (-4, 0)])
 """Of the toy's five actions, in pixels (rows, columns)."""
@@ -56,6 +60,26 @@ def write_episode(folder: Path, frames: np.ndarray, actions: np.ndarray | None =
     return folder
 
 
+def pixels(file: Path, frame: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture, or of one frame of a moving one."""
+    with Image.open(file) as image:
+        image.seek(frame)
+        return np.asarray(image.convert("RGB"))
+
+
+def pairwise_cover(*roles: Sequence[str]) -> list[tuple[str, ...]]:
+    """Combinations of one name per role in which every two names of different roles meet at least once.
+
+    Greedy: of all combinations, always the first of those that bring most pairs together for the first time.
+    """
+    pairs = {names: set(combinations(enumerate(names), 2)) for names in product(*roles)}
+    missing, cover = set().union(*pairs.values()), []
+    while missing:
+        cover.append(max(pairs, key=lambda names: len(pairs[names] & missing)))
+        missing -= pairs[cover[-1]]
+    return cover
+
+
 def install(distribution: Path, folder: Path) -> Path:
     """Python of a fresh environment that sees the packages of this one, with a distribution installed by pip.
 
@@ -84,7 +108,7 @@ def run(python: Path, *arguments: str, code: int = 0) -> str:
         [str(python), *arguments],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )

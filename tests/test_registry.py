@@ -11,6 +11,7 @@ from textwrap import dedent
 import pytest
 
 import lapa
+from helpers import PATIENCE
 from lapa import registry
 from lapa.contracts import Quantizer
 from lapa.errors import LapaError, RegistryError
@@ -87,7 +88,13 @@ def python(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.C
     search = [str(path)] if path else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*search, os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 

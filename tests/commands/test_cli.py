@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 import lapa
-from helpers import ROOT
+from helpers import PATIENCE, ROOT
 from lapa import registry
 from lapa.cli import main, make_parser, parse
 from lapa.config import load_config
@@ -52,7 +52,7 @@ def toy(here: Path, record_toy: Callable[..., Path]) -> Path:
 
 
 def run_process(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=PATIENCE)
 
 
 def files(folder: Path) -> dict[Path, bytes]:
@@ -81,7 +81,8 @@ def test_the_whole_way_from_playing_to_live_labels(here: Path, capsys: pytest.Ca
     lines = [json.loads(line) for line in (here / "live.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert np.shape(lines[0]["latent_action"]) == (11, 8)
-    assert (here / "live.webp").exists()
+    with Image.open(here / "live.webp") as movie:
+        assert movie.n_frames == 3
 
 
 def test_a_store_is_packed_once_and_reused(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +116,8 @@ def test_a_bad_episode_is_left_out_and_counted_and_training_goes_on(
         assert "left out: " in told
         assert "toy/2/4.png" in told
         assert "4 episodes" in told
-    assert Path("run/best.pt").exists()
+    split = json.loads(Path("run/split.json").read_text())
+    assert sorted(name for names in split.values() for name in names) == ["0", "1", "3", "4"]
 
 
 def test_a_local_plugin_is_one_word_away(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

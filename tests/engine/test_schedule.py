@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lapa import schedule
 from lapa.config import TrainingConfig
+from lapa.engine import schedule
 from lapa.engine.schedule import Clock, is_due, learning_rate
 
 

@@ -14,6 +14,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import lapa_envs
+from helpers import PATIENCE
 from lapa_envs import LatentActionVectorWrapper, LatentActionWrapper, make_env
 from lapa_envs.ids import BREAKOUT_ID, GAME
 
@@ -37,7 +38,7 @@ def test_the_name_gives_what_the_wrapper_around_the_game_gives() -> None:
 
 def test_a_new_process_needs_no_import() -> None:
     code = 'import gymnasium as gym; print(gym.make("lapa_envs:lapa/Breakout-v0").reset()[1]["latent_action"].shape)'
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "(7, 10)\n", done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,12 +14,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import PATIENCE, pixels
 from lapa.cli import main
 from lapa.errors import DataError
 from lapa.inference.reading import Reading, load_reader
@@ -55,17 +58,24 @@ def test_each_step_is_told_as_it_was() -> None:
     assert right >= 20, "the codes' meaning has little to do with what was done"
 
 
+def frames_of(movie: Path) -> int:
+    with Image.open(movie) as image:
+        return image.n_frames
+
+
 def digest() -> str:
     from lapa.engine.checkpoint import load_checkpoint
 
     return load_checkpoint(default_checkpoint(), "cpu").digest
 
 
-def test_labels_alone_need_no_drawing() -> None:
+def test_labels_alone_need_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 102.5])  # when it begins, and when it ends
+    monkeypatch.setattr("lapa_envs.live.game.time", SimpleNamespace(monotonic=lambda: next(clock)))
     records, rate = label_live(make_env(), None, "random", 5, seed=0)
     assert [record["step"] for record in records] == list(range(5))
     assert np.array(records[0]["latent_action"]).shape == (7, 10)
-    assert rate > 0
+    assert rate == 2.0
 
 
 def test_a_status_is_one_line() -> None:
@@ -78,7 +88,13 @@ def test_the_picture_shows_frame_drawing_and_codes() -> None:
     np.testing.assert_array_equal(shown[18:228, 4:164], m.frame)
     np.testing.assert_array_equal(shown[18:228:2, 168:328:2, :1], m.drawn)
     np.testing.assert_array_equal(shown[18:228, 332:492], code_colors(m.codes, (210, 160)))
-    assert (shown[235:] < 128).any(), "nothing is written below"
+    assert written_lines(shown) == [True, True]
+    assert written_lines(picture(dataclasses.replace(m, reading=None))) == [True, False]
+
+
+def written_lines(shown: np.ndarray) -> list[bool]:
+    """Whether something dark stands in the line of what was done, and in that of what was read."""
+    return [bool((shown[top : top + 18] < 128).all(2).any()) for top in (232, 250)]
 
 
 def test_a_code_has_one_colour_and_near_codes_have_different_ones() -> None:
@@ -96,10 +112,12 @@ def test_watch_writes_lines_and_a_moving_picture(tmp_path: Path, capsys: pytest.
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(12))
     assert lines[5]["read_action"] in ("stay", "left", "right")
-    with Image.open(movie) as image:
-        assert image.n_frames == 12
-        image.seek(3)
-        assert np.asarray(image.convert("RGB"))[18:228, 4:164].std() > 10
+    assert frames_of(movie) == 12
+    for step in (0, 11):
+        game = pixels(movie, step)[18:228, 4:164]
+        wall, brick, floor = game[100, 3], game[59, 30], game[150, 80]
+        assert [wall.tolist(), brick.tolist(), floor.tolist()] == [[142, 142, 142], [200, 72, 72], [0, 0, 0]]
+    assert (pixels(movie, 0) != pixels(movie, 11)).any()
     assert "labels of 12 steps" in capsys.readouterr().out
 
 
@@ -109,7 +127,7 @@ def test_watch_of_a_model_without_a_reader_says_so_and_goes_on(
     monkeypatch.chdir(tmp_path)
     assert main(["watch", "--steps", "3", "--checkpoint", str(breakout_run / "best.pt")]) == 0
     assert "codes are shown without a meaning: report/code_reader.npz: no such file" in capsys.readouterr().out
-    assert (tmp_path / "live.webp").exists()
+    assert frames_of(tmp_path / "live.webp") == 3
 
 
 @pytest.mark.parametrize(
@@ -148,7 +166,7 @@ def page() -> Iterator[LivePage]:
 
 
 def get(url: str, **headers: str) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE) as answer:
         return answer.read()
 
 
@@ -193,6 +211,7 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+@pytest.mark.browser
 @needs_browser
 def test_a_browser_shows_the_game_as_it_goes_on(tmp_path: Path) -> None:
     assert CHROMIUM, "LAPA_BROWSER is set, but there is no Chromium"
@@ -209,11 +228,11 @@ def test_a_browser_shows_the_game_as_it_goes_on(tmp_path: Path) -> None:
             ],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
     finally:
         game.send_signal(signal.SIGINT)
-        out, _ = game.communicate(timeout=60)
+        out, _ = game.communicate(timeout=PATIENCE)
     steps = [int(part.split(":")[0]) for part in done.stdout.split("<li>step ")[1:]]
     assert len(steps) > 1, "it shows one moment, not a game"
     assert steps == sorted(steps, reverse=True)

@@ -17,39 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import PATIENCE, ROOT
 from lapa.data.episodes import list_episodes, read_episode
 from lapa.errors import DataError
 from lapa_envs import RecordEpisodes, make_env
-
-SIZE = (30, 20)
-
-
-class NoiseEnv(gym.Env[Any, Any]):
-    """Noise of a small size; every tenth step ends an episode."""
-
-    observation_space = gym.spaces.Box(0, 255, (*SIZE, 3), np.uint8)
-    action_space: gym.Space[Any] = gym.spaces.Discrete(5)
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.buffer = np.zeros((*SIZE, 3), dtype=np.uint8)  # shown again and again, as some environments do
-        self.closed = False
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.steps = 0
-        return self._draw(), {}
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        return self._draw(), 0.5 * self.steps, self.steps == 10, False, {}
-
-    def close(self) -> None:
-        self.closed = True
-
-    def _draw(self) -> np.ndarray:
-        self.buffer[:] = self.np_random.integers(0, 256, self.buffer.shape, dtype=np.uint8)
-        return self.buffer
+from noise import NoiseEnv
 
 
 def play(env: gym.Env[Any, Any], steps: int, seed: int = 0) -> list[list[np.ndarray]]:
@@ -164,11 +136,10 @@ def test_to_name_an_episode_twice_does_no_harm(tmp_path: Path) -> None:
 def test_processes_started_meanwhile_do_not_keep_it_from_ending(tmp_path: Path) -> None:
     env = RecordEpisodes(NoiseEnv(), tmp_path)
     play(env, 5)
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(PATIENCE,))
     child.start()
-    started = time.monotonic()
     env.close()
-    assert time.monotonic() - started < 30
+    assert child.is_alive(), "it waited for the other process to end"
     child.kill()
     child.join()
     assert list_episodes(tmp_path) == ["0"]
@@ -257,59 +228,67 @@ def test_its_spec_makes_it_again(tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
-sys.path.insert(0, {tests!r})
-from test_record_episodes import NoiseEnv
+sys.path.insert(0, {folder!r})
+from noise import NoiseEnv
 from lapa_envs import RecordEpisodes
 env = RecordEpisodes(NoiseEnv(), {out!r})
 env.reset(seed=0)
-print("playing", flush=True)
 for step in range({steps}):
     *_, terminated, _, _ = env.step(0)
     if terminated:
         env.reset()
+    print(step, flush=True)
 {end}
 """
 
 
 def script(out: Path, steps: int, end: str = "") -> list[str]:
-    text = SCRIPT.format(tests=str(Path(__file__).parent), out=str(out), steps=steps, end=end)
+    text = SCRIPT.format(folder=str(ROOT / "tests"), out=str(out), steps=steps, end=end)
     return [sys.executable, "-c", text]
 
 
 @pytest.mark.parametrize("end", ["", "raise RuntimeError('planted')", "sys.exit(3)"])
 def test_a_program_that_ends_without_close_loses_nothing(end: str, tmp_path: Path) -> None:
-    done = subprocess.run(script(tmp_path, 17, end), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(script(tmp_path, 17, end), capture_output=True, text=True, timeout=PATIENCE)
     assert ("planted" in done.stderr) == ("planted" in end)
     assert [len(read_episode(tmp_path, name).tracks.actions) for name in list_episodes(tmp_path)] == [10, 7]
     assert read_episode(tmp_path, "1").tracks.truncated[-1]
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.3, 0.8])
-def test_ctrl_c_loses_nothing(delay: float, tmp_path: Path) -> None:
+def playing(out: Path, steps: int) -> subprocess.Popen[bytes]:
+    """A process that plays on and on, when it has taken so many steps."""
     process = subprocess.Popen(
-        script(tmp_path, 10**9), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        script(out, 10**9), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(delay)
+    for _ in range(steps):
+        process.stdout.readline()
+    return process
+
+
+# In the first episode, at its end, and while many are written.
+at_some_step = pytest.mark.parametrize("steps", [1, 10, 300])
+
+
+@at_some_step
+def test_ctrl_c_loses_nothing(steps: int, tmp_path: Path) -> None:
+    process = playing(tmp_path, steps)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all that it runs
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert b"KeyboardInterrupt" in errors
     episodes = [read_episode(tmp_path, name) for name in list_episodes(tmp_path)]
+    assert sum(len(episode.tracks.actions) for episode in episodes) >= steps
     assert all(len(episode.tracks.actions) == 10 for episode in episodes[:-1])
     assert episodes[-1].tracks.truncated[-1] or episodes[-1].tracks.terminated[-1]
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.3, 0.8])
-def test_a_killed_process_leaves_only_whole_episodes(delay: float, tmp_path: Path) -> None:
-    process = subprocess.Popen(script(tmp_path, 10**9), stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(delay)
+@at_some_step
+def test_a_killed_process_leaves_only_whole_episodes(steps: int, tmp_path: Path) -> None:
+    process = playing(tmp_path, steps)
     process.kill()
-    process.wait()
-    deadline = time.monotonic() + 20
+    process.communicate(timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     while list(tmp_path.glob(".*")) and time.monotonic() < deadline:
         time.sleep(0.05)  # the process that writes ends after it
     assert not list(tmp_path.glob(".*"))
@@ -320,7 +299,8 @@ def test_a_killed_process_leaves_only_whole_episodes(delay: float, tmp_path: Pat
 
 
 def step_until_told(env: gym.Env[Any, Any]) -> None:
-    for _ in range(1000):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         env.step(0)
         time.sleep(0.01)
 

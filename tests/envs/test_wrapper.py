@@ -17,6 +17,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
+from helpers import PATIENCE
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.store import open_store
@@ -182,7 +183,7 @@ def test_the_spec_makes_the_same_environment_in_a_new_process(env: LatentActionW
     env.reset(seed=3)
     codes = [env.step(action)[-1]["latent_action"].tolist() for action in (1, 2, 2, 3)]
     text = env.spec.to_json()
-    done = subprocess.run([sys.executable, "-c", REMAKE], input=text, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", REMAKE], input=text, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [["LatentActionWrapper"], codes]
 

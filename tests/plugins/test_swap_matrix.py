@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from helpers import pairwise_cover
 from lapa import registry
 from lapa.config import Config, load_config
+from lapa.contracts import Clips
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.engine.checkpoint import load_checkpoint, save_checkpoint
+from lapa.engine.step import OptimizerStep
 from lapa.errors import DataError
 from lapa.inference.labelling import label
-from lapa.nn.losses import weighted_sum
-from lapa.systems.latent_action.losses import loss_terms, loss_weights
 from lapa.systems.latent_action.model import LatentActionModel
 
 STEPS = 20
@@ -34,24 +37,17 @@ def train(config: Config, frames: np.ndarray) -> tuple[LatentActionModel, list[f
     """The model after some steps on one batch, the loss before each, and which parts got a gradient."""
     torch.manual_seed(0)
     model = LatentActionModel(config.model, FORMAT)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    inputs = to_float(prepare(torch.from_numpy(frames), FORMAT))
-    current, following = inputs[:-1], inputs[1:]
+    options = dataclasses.replace(config.training, learning_rate=3e-3, precision="fp32")
+    take_step = OptimizerStep(model, config.loss, options)
+    prepared = prepare(torch.from_numpy(frames), FORMAT)
+    clips = Clips(torch.stack([prepared[:-1], prepared[1:]], dim=1))
     losses, moved = [], dict.fromkeys(("encoder", "quantizer", "decoder.conditioner", "decoder.upsampler"), False)
     for step in range(STEPS):
-        progress = step / STEPS
-        model.quantizer.anneal(progress)
-        optimizer.zero_grad()
-        terms = loss_terms(model(current, following), current, following, config.loss, progress)
-        loss = weighted_sum(terms, loss_weights(config.loss, progress))
-        loss.backward()
+        losses.append(take_step(clips, step / STEPS).metrics["train/loss/reconstruction"])
         for name in moved:
             parameters = list(model.get_submodule(name).parameters())
             # The moving averages of ``ema`` learn without a gradient.
             moved[name] |= not parameters or any(p.grad is not None and bool(p.grad.any()) for p in parameters)
-        optimizer.step()
-        model.quantizer.update()
-        losses.append(float(terms["reconstruction"].detach()))
     return model.eval(), losses, moved
 
 
@@ -75,14 +71,22 @@ def check(config: Config, frames: np.ndarray, folder: Path) -> None:
     assert torch.equal(codes[3], label(again, frames[3], frames[4]))
     with torch.inference_mode():
         current, following = (to_float(prepare(part, FORMAT)) for part in pair)
-        quantized = again.quantizer(again.encode(current, following))
-        torch.testing.assert_close(again.quantizer.codes_to_latent(codes), quantized.latent, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(again.decode(current, codes), again(current, following).prediction)
+        output = again(current, following)
+        quantized = output.quantized
+        # Labelling decides in double precision what lies near a border, a forward pass does not.
+        assert (codes == quantized.codes).float().mean() > 0.99
+        latent = again.quantizer.codes_to_latent(quantized.codes)
+        torch.testing.assert_close(latent, quantized.latent, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(again.decode(current, quantized.codes), output.prediction, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("conditioner", CONDITIONERS)
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
-@pytest.mark.parametrize("encoder", ENCODERS)
+COVER = pairwise_cover(ENCODERS, QUANTIZERS, CONDITIONERS)
+REST = [names for names in product(ENCODERS, QUANTIZERS, CONDITIONERS) if names not in COVER]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "quantizer", "conditioner"), [*COVER, *(pytest.param(*names, marks=pytest.mark.slow) for names in REST)]
+)
 def test_every_combination_trains_saves_and_labels(
     encoder: str, quantizer: str, conditioner: str, toy_frames: np.ndarray, tmp_path: Path
 ) -> None:

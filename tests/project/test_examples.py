@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers import ROOT
+from helpers import PATIENCE, ROOT
 from lapa.data.episodes import read_episode
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
@@ -21,7 +21,7 @@ EXAMPLES = ROOT / "examples"
 
 def run(name: str, folder: Path, *arguments: str) -> str:
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -48,7 +48,9 @@ def test_ppo_of_stable_baselines3_logs_what_it_did_and_its_agent_records(tmp_pat
     assert len(lines) == 256
     check_stream(lines, 2)
     command = [sys.executable, "-m", "lapa.cli", "record", "--policy", "sb3:ppo_sb3.zip", "--episodes", "1"]
-    done = subprocess.run([*command, "--max-steps", "20"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, "--max-steps", "20"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert len(read_episode(tmp_path / "bulk_videos", "0").tracks.actions) == 20
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import lapa
-from helpers import ROOT
+from helpers import PATIENCE, ROOT
 from lapa import registry
 
 SETUP = configparser.ConfigParser()
@@ -84,7 +84,7 @@ def offences(package: str, is_allowed) -> list[str]:
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_there_is_code_to_look_at() -> None:

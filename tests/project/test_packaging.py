@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from helpers import ROOT
+from helpers import PATIENCE, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
             shutil.copyfile(ROOT / name, tree / name)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(out)]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *options, str(tree)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "pip", "wheel", *options, str(tree)], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     (path,) = out.iterdir()

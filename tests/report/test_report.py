@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from helpers import PATIENCE, pixels
+from lapa.data.frames import prepare
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.association import associate
 from lapa.evaluation.drawing import DrawingEvaluator
@@ -46,8 +51,36 @@ def test_the_report_is_one_page_with_its_figures_beside_it(report: Path) -> None
     assert FIGURES | {"report.html", "metrics.json"} <= names
     assert all(name.startswith("code_") for name in names - FIGURES - {"report.html", "metrics.json"})
     for path in report.parent.glob("*.png"):
-        with Image.open(path) as image:
-            assert np.asarray(image.convert("L")).std() > 1, f"{path.name} is blank"
+        shown = pixels(path)
+        drawn = (shown != 255).any(2)
+        assert shown.shape[0] > 100, path.name
+        assert shown.shape[1] > 300, path.name
+        assert drawn.any(0).mean() > 0.3, f"{path.name} is blank over most of its width"
+        assert drawn.any(1).mean() > 0.5, f"{path.name} is blank over most of its height"
+
+
+def test_the_pairs_shown_are_held_out_frames_and_what_is_between(
+    report: Path, breakout_checkpoint: Checkpoint, breakout_store: FrameStore, evaluation: Evaluation
+) -> None:
+    image = pixels(report.parent / "pairs.png")
+    top, left, height, width = 18, 96, 2 * 105, 160  # of the first cell; frames of half size are drawn at twice theirs
+    current, following, drawn, difference = (
+        image[top + row * (height + 4) :, left:][:height:2, :width:2].astype(int) for row in range(4)
+    )
+    (episode,) = (e for e in breakout_store.episodes if e.name in evaluation.episodes)
+    raw = torch.from_numpy(breakout_store.frames(range(episode.start, episode.stop)))
+    frames = prepare(raw, breakout_checkpoint.model.format)[:, 0].numpy()
+    pairs = itertools.pairwise(frames)
+    assert any((a == current[..., 0]).all() and (b == following[..., 0]).all() for a, b in pairs)
+    error = (drawn - following)[..., 0]
+    assert (difference[abs(error) < 2] > 250).all(), "white is equal"
+    assert (difference[error > 20][:, 0] == 255).all(), "red is too bright"
+    assert (difference[error < -20][:, 2] == 255).all(), "blue is too dark"
+
+
+def test_the_moving_picture_has_a_frame_for_each_pair(report: Path) -> None:
+    with Image.open(report.parent / "movie.webp") as movie:
+        assert (movie.n_frames, movie.height) == (50, 18 + 2 * 105 + 4)
 
 
 def test_the_report_needs_nothing_from_elsewhere(report: Path) -> None:
@@ -156,7 +189,12 @@ def test_a_sheet_shows_every_cell_enlarged_by_a_whole_number() -> None:
     cells = [[np.full((105, 80, 3), 10 * (3 * row + column), np.uint8) for column in range(3)] for row in range(2)]
     image = sheet(cells, ["above", "below"], ["a", "b", "c"], scale_bar=True)
     for shade in range(6):
-        assert (image == 10 * shade).all(2).sum() >= 210 * 160
+        row, column = divmod(shade, 3)
+        cell = image[18 + row * 214 :, 96 + column * 164 :][:210, :160]
+        assert (cell == 10 * shade).all()
+    assert image.shape == (18 + 2 * 214, 96 + 3 * 164 + 110, 3)
+    bar = image[18 + 214 :, 96 + 3 * 164 + 8 + 7][:210]  # down its middle
+    assert [bar[1].tolist(), bar[-2].tolist()] == [[255, 2, 2], [2, 2, 255]]
     assert image.dtype == np.uint8
 
 
@@ -197,17 +235,19 @@ def console_errors(page: Path, profile: Path) -> list[str]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert "</html>" in done.stdout, done.stderr[-2000:]
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+@pytest.mark.browser
 @needs_browser
 def test_the_page_loads_without_an_error(report: Path, tmp_path: Path) -> None:
     assert console_errors(report, tmp_path / "profile") == []
 
 
+@pytest.mark.browser
 @needs_browser
 def test_an_error_on_a_page_would_be_seen(tmp_path: Path) -> None:
     page = tmp_path / "broken.html"
