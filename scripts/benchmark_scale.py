@@ -25,7 +25,8 @@ from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.episodes import Tracks
 from lapa.data.feed import Feed
 from lapa.data.frames import FrameFormat
-from lapa.data.store import open_store, store_writer
+from lapa.data.packing import open_store
+from lapa.data.store import store_writer
 
 SIZE = (32, 32)
 EPISODE = 500

@@ -10,7 +10,8 @@ import pytest
 
 from helpers import toy_episode, write_episode
 from lapa.config import load_config
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.engine.training import train
 from lapa.evaluation.evaluate import Evaluation, evaluate

@@ -11,7 +11,8 @@ from typing import Literal
 from lapa.commands.options import DEFAULT_DATASET
 from lapa.config import load_config
 from lapa.data.files import write_text
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import load_checkpoint
 from lapa.engine.training import train
 from lapa.errors import DataError

@@ -49,7 +49,7 @@ def run_doctor(arguments: argparse.Namespace) -> None:
 
     import lapa
     from lapa.config import Config
-    from lapa.data.store import STORE_FOLDER
+    from lapa.data.packing import STORE_FOLDER
     from lapa.device import has_fast_bf16, pick_device
     from lapa.plugins import ROLES
     from lapa.presets import presets_by_system

@@ -31,7 +31,7 @@ def add_evaluate(subparsers: Subparsers) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Evaluates, writes the report, prints the table."""
-    from lapa.data.store import open_store
+    from lapa.data.packing import open_store
     from lapa.engine.checkpoint import load_checkpoint
     from lapa.evaluation.evaluate import evaluate, summary_rows
     from lapa.evaluation.report import write_report

@@ -24,7 +24,7 @@ def add_extract(subparsers: Subparsers) -> None:
 def run_extract(arguments: argparse.Namespace) -> None:
     """Labels every pair of the recordings."""
     from lapa import distributed
-    from lapa.data.store import open_store
+    from lapa.data.packing import open_store
     from lapa.engine.checkpoint import load_checkpoint
     from lapa.inference.extraction import extract
 

@@ -169,7 +169,7 @@ def setting_for(unknown: str, value: str | None, command: str) -> str | None:
 
 def open_configured_store(config: Config, strict: bool = False) -> Any:
     """The packed store that a configuration names."""
-    from lapa.data.store import open_store
+    from lapa.data.packing import open_store
 
     store = Path(config.data.store) if config.data.store else None
     return open_store(config.data.root, store, strict=strict)

@@ -55,7 +55,7 @@ def train_and_compare(arguments: argparse.Namespace, runs: Sequence[Path], axes:
     Raises:
         LapaError: an axis is malformed, nothing can be trained, or a run cannot be judged.
     """
-    from lapa.data.store import open_store
+    from lapa.data.packing import open_store
     from lapa.engine.sweep import cells, train_cells
     from lapa.evaluation.compare import compare, comparison_header, comparison_rows
 

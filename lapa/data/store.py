@@ -8,17 +8,13 @@ for.
 
 from __future__ import annotations
 
-import bisect
-import collections
 import functools
-import hashlib
 import io
 import json
 import mmap
-import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,20 +22,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import zstandard
 
-from lapa.data.episodes import MADE, TRACKS_FILE, Tracks, list_episodes, read_episode
+from lapa.data.episodes import MADE, Tracks
 from lapa.data.files import DAMAGED_NPZ, atomic_file
-from lapa.data.frames import read_png
 from lapa.data.index import Index
 from lapa.errors import DataError
-from lapa.progress import notify as print_line
-from lapa.progress import progress_bar
 
 MAGIC = b"LAPA\x00\x00\x00\x01"
 # On Breakout frames, against level 3: half the bytes (203, not 394) and read twice as fast, for 0.4 ms a frame, once.
 ZSTD_LEVEL = 12
-STORE_FOLDER = ".lapa"
-OPEN = 8
-"""Stores of a :class:`StoreSet` that are open at a time."""
 
 
 class StoredEpisode:
@@ -306,231 +296,3 @@ class FrameStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         FrameStore.__init__(self, state["path"])
-
-
-class StoreSet(FrameStore):
-    """Several packed stores as one; at most :data:`OPEN` of them are open at a time.
-
-    Of each episode a few hundred bytes stay in memory, of each frame nothing. Episodes are called
-    ``<store>/<episode>``, with the store's file name without its ending.
-
-    Args:
-        paths: the files, in the order in which their frames are counted.
-
-    Raises:
-        DataError: a file is missing, cut, or no store; two have one name; or their frames differ in size.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = [Path(path) for path in paths]
-        self.path = self.paths[0].parent
-        names = [path.stem for path in self.paths]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise DataError(f"{self.path}: two stores are called '{min(twice)}'; rename one")
-        self._opened: collections.OrderedDict[int, FrameStore] = collections.OrderedDict()
-        self.episodes = []
-        self.header = {}
-        self.extra = {}
-        self._firsts: list[int] = []  # index of each store's first frame
-        self._length = 0
-        marks = []
-        for number, path in enumerate(self.paths):
-            store = self._store(number)
-            if not number:
-                self.frame_size = store.frame_size
-                self.header = {key: store.header[key] for key in ("num_codes", "grid") if key in store.header}
-            check_alike(self.paths[0], path, self, store)
-            self._firsts.append(self._length)
-            for place, episode in enumerate(store.episodes):
-                tracks = Tracks(lazy=tuple(episode.tracks), load=functools.partial(self._track_of, number, place))
-                start = self._length + episode.start
-                self.episodes.append(episode.moved(f"{path.stem}/{episode.name}", start, tracks))
-            self._length += len(store)
-            marks.append([path.stem, len(store), store.header.get("fingerprint") or store.header.get("checkpoint")])
-        self.header["fingerprint"] = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
-
-    def _store(self, number: int) -> FrameStore:
-        """One of the stores; the one that was asked for longest ago is closed if too many are open."""
-        if number not in self._opened:
-            self._opened[number] = FrameStore(self.paths[number])
-            if len(self._opened) > OPEN:
-                self._opened.popitem(last=False)[1].close()
-        self._opened.move_to_end(number)
-        return self._opened[number]
-
-    def _track_of(self, number: int, place: int, name: str) -> Any:
-        tracks = self._store(number).episodes[place].tracks
-        return tracks.meta if name == "meta" else tracks[name]
-
-    def _place(self, index: int) -> tuple[int, int]:
-        """Which store a frame lies in, and its index there."""
-        number = bisect.bisect_right(self._firsts, index) - 1
-        return number, index - self._firsts[number]
-
-    @property
-    def parts(self) -> list[int]:
-        """Index of the first frame of each store."""
-        return list(self._firsts)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def block(self, index: int) -> bytes:
-        number, index = self._place(index)
-        return self._store(number).block(index)
-
-    def frame(self, index: int) -> np.ndarray:
-        number, index = self._place(index)
-        return self._store(number).frame(index)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        StoreSet.__init__(self, state["paths"])
-
-
-def check_alike(first: Path, path: Path, whole: FrameStore, store: FrameStore) -> None:
-    """Checks that a store can be read as one with others.
-
-    Raises:
-        DataError: it cannot.
-    """
-    sizes = whole.frame_size, store.frame_size
-    if sizes[0] != sizes[1]:
-        raise DataError(
-            f"{path}: has frames of {sizes[1][0]} x {sizes[1][1]}, {first} of {sizes[0][0]} x {sizes[0][1]}; "
-            "keep recordings of different sizes apart"
-        )
-    for key in ("num_codes", "grid"):
-        if whole.header.get(key) != store.header.get(key):
-            raise DataError(
-                f"{path}: has {key} {store.header.get(key)}, {first} has {whole.header.get(key)}; label all "
-                "of them with one checkpoint"
-            )
-
-
-def fingerprint(root: Path, names: Iterable[str]) -> str:
-    """Changes whenever a frame or tracks file under the named episodes is added, removed or rewritten."""
-    digest = hashlib.sha256()
-    for name in names:
-        with os.scandir(root / name) as entries:
-            rows = sorted(
-                (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
-                for entry in entries
-                if entry.name.endswith(".png") or entry.name == TRACKS_FILE
-            )
-        digest.update(json.dumps([name, rows]).encode())
-    return digest.hexdigest()[:16]
-
-
-def open_store(
-    root: str | Path | Sequence[str | Path],
-    path: Path | None = None,
-    *,
-    strict: bool = False,
-    notify: Callable[[str], None] = print_line,
-) -> FrameStore:
-    """The packed store of recordings, built first if it is missing or the source has changed.
-
-    Args:
-        root: a folder of episodes; a packed store, or a folder of packed stores, which are taken as they are; or
-            several of these, which are read as one.
-        path: the store's file, of one folder of episodes; by default ``<root>/.lapa/frames.lapa``.
-        strict: raise on the first bad episode instead of leaving it out.
-        notify: told in one line each what was built, reused or left out.
-
-    Raises:
-        DataError: no episode is usable, or, when strict, one is not.
-        OSError: the store cannot be written.
-    """
-    roots = [Path(root)] if isinstance(root, (str, Path)) else [Path(each) for each in root]
-    if len(roots) == 1:
-        (only,) = roots
-        return StoreSet(stores_in(only)) if stores_in(only) else _open_one(only, path, strict, notify)
-    if path is not None:
-        raise DataError("data.store: names the packed store of one folder, and data.root names several; leave it out")
-    files = []
-    for each in roots:
-        files += stores_in(each) or [_open_one(each, None, strict, notify).path]
-    return StoreSet(files)
-
-
-def stores_in(folder: Path) -> list[Path]:
-    """The packed stores in a folder, by name; empty if it has none, or has folders, as a recording does."""
-    if not folder.is_dir() or any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()):
-        return []
-    return sorted(path for path in folder.glob("*.lapa") if not path.name.startswith("."))
-
-
-def _open_one(root: Path, path: Path | None, strict: bool, notify: Callable[[str], None]) -> FrameStore:
-    if root.is_file():
-        return FrameStore(root)
-    names = list_episodes(root)
-    path = path or root / STORE_FOLDER / "frames.lapa"
-    current = fingerprint(root, names)
-    if path.exists():
-        try:
-            store = FrameStore(path)
-        except DataError as error:
-            notify(f"{error}; packing again")
-        else:
-            if store.header.get("fingerprint") == current and not (strict and store.header["skipped"]):
-                notify(f"reusing {path} ({len(store.episodes)} episodes, {len(store)} frames)")
-                for reason in store.header["skipped"]:
-                    notify(f"left out: {reason}")
-                return store
-    pack(root, names, path, fingerprint=current, strict=strict, notify=notify)
-    return FrameStore(path)
-
-
-def pack(
-    root: Path, names: list[str], path: Path, *, fingerprint: str, strict: bool, notify: Callable[[str], None]
-) -> None:
-    """Builds the store at ``path`` from the named episodes; see :func:`open_store`."""
-    frame_size = usual_frame_size(root, names)
-    skipped: list[str] = []
-    with store_writer(path, frame_size) as writer, progress_bar(iterable=names, desc="pack", unit="episode") as bar:
-        for name in bar:
-            try:
-                episode = read_episode(root, name)
-                frames = (read_frame(frame, frame_size) for frame in episode.paths)
-                writer.add(name, episode.numbers, episode.tracks, frames)
-            except DataError as error:
-                if strict:
-                    raise
-                skipped.append(str(error))
-                notify(f"left out: {error}")
-        if not writer.episodes:
-            raise DataError(f"{root}: no usable episode among {len(names)}; the first problem: {skipped[0]}")
-        writer.header = {"fingerprint": fingerprint, "skipped": skipped}
-    notify(f"packed {len(names) - len(skipped)} episodes into {path}, left out {len(skipped)}")
-
-
-def usual_frame_size(root: Path, names: Iterable[str], look_at: int = 25) -> tuple[int, int]:
-    """The commonest ``(H, W)`` among the first frames of the first readable episodes; (0, 0) if none is readable."""
-    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
-    for name in names:
-        try:
-            height, width, _ = read_png(read_episode(root, name).paths[0]).shape
-        except DataError:
-            continue
-        sizes[height, width] += 1
-        if sizes.total() == look_at:
-            break
-    return sizes.most_common(1)[0][0] if sizes else (0, 0)
-
-
-def read_frame(path: Path, frame_size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of the expected size.
-
-    Raises:
-        DataError: the picture is unreadable or of another size.
-    """
-    frame = read_png(path)
-    if frame.shape[:2] != frame_size:
-        raise DataError(
-            f"{path}: is {frame.shape[0]} x {frame.shape[1]}, the other frames are {frame_size[0]} x {frame_size[1]}; "
-            "keep recordings of different sizes in different folders"
-        )
-    return frame

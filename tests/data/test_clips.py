@@ -8,8 +8,9 @@ import torch
 
 from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.frames import FrameFormat, prepare, to_float
+from lapa.data.packing import open_store
 from lapa.data.splits import split_episodes
-from lapa.data.store import FrameStore, open_store
+from lapa.data.store import FrameStore
 from lapa.errors import DataError
 
 CPU = torch.device("cpu")

@@ -13,7 +13,8 @@ from lapa.data import feed
 from lapa.data.clips import ClipDataset, Clips, ClipSampler
 from lapa.data.feed import Feed, host_memory, place
 from lapa.data.frames import FrameFormat
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 
 CPU = torch.device("cpu")
 FORMAT = FrameFormat(40, 32, "grey", 2)

@@ -15,7 +15,8 @@ from lapa.data import store as store_module
 from lapa.data.episodes import TRACKS_FILE, Tracks, write_tracks
 from lapa.data.files import atomic_file
 from lapa.data.frames import read_png
-from lapa.data.store import FrameStore, open_store, store_writer
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore, store_writer
 from lapa.errors import DataError
 
 

@@ -15,7 +15,9 @@ from lapa.contracts import ClipSpec
 from lapa.data.clips import WINDOW, ClipDataset, ClipSampler
 from lapa.data.episodes import TRACKS
 from lapa.data.frames import FrameFormat
-from lapa.data.store import OPEN, FrameStore, StoreSet, open_store, store_writer
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore, store_writer
+from lapa.data.store_set import OPEN, StoreSet
 from lapa.errors import DataError
 
 FORMAT = FrameFormat(*testing.systems.SIZE)

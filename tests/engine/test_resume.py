@@ -22,7 +22,8 @@ import torch
 
 from lapa.cli import main
 from lapa.config import Config, load_config, to_yaml
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import load_checkpoint, read_state, step_checkpoints
 from lapa.engine.randomness import rng_state, set_rng_state
 from lapa.engine.stopping import StopSignal

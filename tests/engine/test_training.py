@@ -17,7 +17,8 @@ from lapa import device
 from lapa.config import Config, TrainingConfig, config_from_dict, load_config
 from lapa.contracts import Facts, Terms
 from lapa.data.frames import FrameFormat
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint, read_state
 from lapa.engine.facts import git_revision
 from lapa.engine.setup import make_system

@@ -15,7 +15,8 @@ import pytest
 
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lapa.errors import DataError
 from lapa.inference.extraction import LatentActionDataset, extract

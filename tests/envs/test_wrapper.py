@@ -20,7 +20,7 @@ from PIL import Image
 from helpers import PATIENCE
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat, prepare, to_float
-from lapa.data.store import open_store
+from lapa.data.packing import open_store
 from lapa.engine.checkpoint import Checkpoint, load_model, save_checkpoint
 from lapa.errors import CheckpointError, DataError
 from lapa.inference.extraction import LatentActionDataset, extract

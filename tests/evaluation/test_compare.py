@@ -11,7 +11,8 @@ import pytest
 
 from lapa.cli import main
 from lapa.config import load_config
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.training import train
 from lapa.errors import DataError
 from lapa.evaluation.compare import compare, comparison_header, comparison_rows

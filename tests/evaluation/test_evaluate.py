@@ -15,7 +15,8 @@ from torch import nn
 
 from lapa.data.episodes import TRACKS_FILE
 from lapa.data.frames import prepare, to_float
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import CheckpointError, DataError
 from lapa.evaluation.control import STEPS

@@ -19,7 +19,8 @@ from lapa.config import load_config
 from lapa.contracts import Clips, ClipSpec, Drawer, Facts, System, Terms
 from lapa.data.episodes import TRACKS_FILE, Tracks, write_tracks
 from lapa.data.frames import FrameFormat, to_float
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.engine.training import train
 from lapa.evaluation.compare import comparison_header

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from lapa.config import config_from_dict, load_config
 from lapa.data.episodes import TRACKS_FILE
 from lapa.data.frames import FrameFormat
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, file_digest, load_checkpoint, save_checkpoint
 from lapa.errors import CheckpointError, DataError
 from lapa.inference import extraction

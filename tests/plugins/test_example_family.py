@@ -19,7 +19,8 @@ import torch
 from helpers import EXAMPLE_FAMILY, install, run
 from lapa import extract, load_checkpoint, load_config, registry, testing, train
 from lapa.contracts import Readings, System
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.errors import ConfigError, DataError
 from lapa.testing import check_system
 

@@ -15,7 +15,8 @@ import pytest
 from helpers import FIXTURES
 from lapa import LatentActionDataset, extract, load_checkpoint, load_config, train
 from lapa.data.clips import ClipSampler
-from lapa.data.store import FrameStore, open_store
+from lapa.data.packing import open_store
+from lapa.data.store import FrameStore
 from lapa.evaluation.evaluate import Evaluation
 from lapa.tracking.jsonl import read_lines
 from lapa_envs.pretrained import default_checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lapa.config import load_config
-from lapa.data.store import open_store
+from lapa.data.packing import open_store
 from lapa.engine.checkpoint import load_checkpoint
 from lapa.engine.training import train
 from lapa.evaluation.evaluate import Evaluation, evaluate

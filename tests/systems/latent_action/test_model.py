@@ -11,7 +11,7 @@ from lapa.config import load_config
 from lapa.contracts import count_parameters
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat, to_float
-from lapa.data.store import open_store
+from lapa.data.packing import open_store
 from lapa.systems.latent_action.model import LatentActionModel
 
 TOY = FrameFormat(40, 32)
