@@ -21,7 +21,7 @@ SHORTER = {
     "--steps 200": "--steps 5",
     "name=ema,fsq model.conditioner.name=film,cross_attention": "name=ema,fsq training.steps=2",
 }
-BY_MAKE = ("make demo", "make test", "make check", "make format", "make bench")
+BY_MAKE = ("make demo", "make test", "make test-all", "make check", "make format", "make bench")
 """Run by people and by CI; here only that the Makefile has them."""
 
 
