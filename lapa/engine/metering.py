@@ -1,15 +1,20 @@
-"""The speed of the steps, and who waits for whom."""
+"""What is shown of a training while it runs: the bar, the speed of the steps, who waits for whom."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from lapa.config import TrainingConfig
 from lapa.data.feed import Feed
 from lapa.device import peak_memory, utilization
+from lapa.engine.schedule import Clock
+from lapa.progress import progress_bar
 
 
 class Meter:
@@ -47,3 +52,23 @@ class Meter:
             self._asked = now
         self._pairs, self._waited, self._started = 0, self._feed.waited, now
         return metrics
+
+
+def training_bar(options: TrainingConfig, clock: Clock, step: int) -> tqdm[Any]:
+    """Counts steps, or the share of the time where there is a limit."""
+    if not clock.counts_time:
+        return progress_bar(total=options.steps, initial=step, desc="train", unit="step")
+    return progress_bar(
+        total=100, desc="train", unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    )
+
+
+def update_bar(
+    bar: tqdm[Any], clock: Clock, step: int, logged: dict[str, float], shown: tuple[tuple[str, str, str], ...]
+) -> None:
+    """Shows the loss, what the system wants shown, and the speed."""
+    done = 100 * clock.progress(step) if clock.counts_time else step
+    bar.update(done - bar.n)
+    found = [f"{label} {form.format(logged[name])}" for label, name, form in shown if name in logged]
+    parts = [f"step {step}", f"loss {logged['train/loss/total']:.4f}", *found]
+    bar.set_postfix_str(f"{', '.join(parts)}, {logged['train/speed/pairs_per_s']:.0f} pairs/s", refresh=False)

@@ -81,6 +81,25 @@ def make_system(config: Config, facts: Facts) -> System:
     return registry.systems.get(config.system)(config.model, facts)
 
 
+def make_datasets(config: Config, store: FrameStore, split: dict[str, list[str]]) -> tuple[ClipDataset, ClipDataset]:
+    """The clips for training and for validation, of the kind that the configured system wants.
+
+    Args:
+        config: the run's configuration.
+        store: the packed frames.
+        split: names of episodes by split.
+
+    Raises:
+        ConfigError: the frames are too small.
+        DataError: an episode is not in the store, lacks a track, or there is no clip for each process.
+    """
+    seen, spec = frame_format(config, store), clip_spec(config)
+    train_set, val_set = (make_dataset(store, split[name], seen, spec) for name in ("train", "val"))
+    if len(val_set) < distributed.world_size():
+        raise DataError(f"{len(val_set)} validation clip(s) for {distributed.world_size()} processes; record more")
+    return train_set, val_set
+
+
 def make_dataset(store: FrameStore, names: list[str], seen: FrameFormat, spec: ClipSpec) -> ClipDataset:
     """The clips of the named episodes.
 
@@ -92,6 +111,13 @@ def make_dataset(store: FrameStore, names: list[str], seen: FrameFormat, spec: C
         raise DataError(f"{store.path}: episode '{min(missing)}' of the run is missing; restore it, or start a new run")
     chosen = set(names)
     return ClipDataset(store, [episode for episode in store.episodes if episode.name in chosen], seen, spec)
+
+
+def lay_out(system: System, options: TrainingConfig, device: torch.device) -> None:
+    """Moves a system to its device and memory layout."""
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    system.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    system.activation_checkpointing = options.activation_checkpointing
 
 
 def parallel_system(system: System, device: torch.device) -> nn.Module:

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from lapa import distributed
-from lapa.config import Config, TrainingConfig
+from lapa.config import Config
 from lapa.contracts import Coder, System
 from lapa.data.clips import ClipSampler
 from lapa.data.feed import Feed, place
@@ -29,15 +29,14 @@ from lapa.device import check_compiler, set_cpu_arithmetic
 from lapa.engine.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
 from lapa.engine.facts import run_facts
 from lapa.engine.guards import CollapseGuard, NonFiniteGuard
-from lapa.engine.metering import Meter
+from lapa.engine.metering import Meter, training_bar, update_bar
 from lapa.engine.randomness import rng_state, seed_everything, set_rng_state
 from lapa.engine.run_folder import find_run, prepare_folder
 from lapa.engine.schedule import Clock, is_due
 from lapa.engine.setup import (
     check_ranks,
-    clip_spec,
-    frame_format,
-    make_dataset,
+    lay_out,
+    make_datasets,
     make_system,
     measure,
     parallel_system,
@@ -45,10 +44,9 @@ from lapa.engine.setup import (
 from lapa.engine.step import OptimizerStep, StepResult
 from lapa.engine.stopping import StopSignal
 from lapa.engine.validation import Validator
-from lapa.errors import ConfigError, DataError, TrainingInterrupted
+from lapa.errors import ConfigError, TrainingInterrupted
 from lapa.metrics.codes import perplexity
 from lapa.progress import notify as print_line
-from lapa.progress import progress_bar
 from lapa.report.pictures import compared, png_bytes
 from lapa.tracking.trackers import Trackers, check_packages, open_trackers
 
@@ -137,14 +135,10 @@ class Run:
         seed_everything(options.seed)
         set_cpu_arithmetic()
 
-        seen, spec = frame_format(config, store), clip_spec(config)
         names = [episode.name for episode in store.episodes]
         dealt = split_episodes(names, config.data.split, config.data.split_seed)
         self.split: dict[str, list[str]] = resumed["split"] if resumed else dealt
-        train_set = make_dataset(store, self.split["train"], seen, spec)
-        val_set = make_dataset(store, self.split["val"], seen, spec)
-        if len(val_set) < distributed.world_size():
-            raise DataError(f"{len(val_set)} validation clip(s) for {distributed.world_size()} processes; record more")
+        train_set, val_set = make_datasets(config, store, self.split)
         self.step = resumed["step"] if resumed else 0
         sampler = ClipSampler(
             len(train_set),
@@ -157,14 +151,12 @@ class Run:
             groups=train_set.groups,
         )
 
-        self.system = make_system(config, measure(store, train_set.episodes, seen))
+        self.system = make_system(config, measure(store, train_set.episodes, train_set.format))
         placement = place([train_set, val_set], config.data.placement, device)
         self.system.start(train_set, config.loss)
         if resumed:
             self.system.load_state_dict(resumed["model"])
-        layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        self.system.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-        self.system.activation_checkpointing = options.activation_checkpointing
+        lay_out(self.system, options, device)
         facts = run_facts(config, self.system, store, device)
         parallel = parallel_system(self.system, device)
         if options.compile:
@@ -387,26 +379,6 @@ class Run:
             outcome=self.system.outcome(self.best) if self.best else "",
             warnings=warnings,
         )
-
-
-def training_bar(options: TrainingConfig, clock: Clock, step: int) -> tqdm[Any]:
-    """Counts steps, or the share of the time where there is a limit."""
-    if not clock.counts_time:
-        return progress_bar(total=options.steps, initial=step, desc="train", unit="step")
-    return progress_bar(
-        total=100, desc="train", unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    )
-
-
-def update_bar(
-    bar: tqdm[Any], clock: Clock, step: int, logged: dict[str, float], shown: tuple[tuple[str, str, str], ...]
-) -> None:
-    """Shows the loss, what the system wants shown, and the speed."""
-    done = 100 * clock.progress(step) if clock.counts_time else step
-    bar.update(done - bar.n)
-    found = [f"{label} {form.format(logged[name])}" for label, name, form in shown if name in logged]
-    parts = [f"step {step}", f"loss {logged['train/loss/total']:.4f}", *found]
-    bar.set_postfix_str(f"{', '.join(parts)}, {logged['train/speed/pairs_per_s']:.0f} pairs/s", refresh=False)
 
 
 def _silence(message: str) -> None:
