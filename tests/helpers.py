@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -114,3 +115,16 @@ def run(python: Path, *arguments: str, code: int = 0) -> str:
     )
     assert done.returncode == code, done.stderr
     return done.stdout
+
+
+def run_lapa(python: Path, *commands: Sequence[str], codes: Sequence[int] = ()) -> str:
+    """Runs command lines of ``lapa`` in turn, in one process, for a start takes seconds; returns what they printed.
+
+    Args:
+        python: of the environment.
+        commands: the words after ``lapa``.
+        codes: the exit code that each must have; 0 if not given.
+    """
+    text = "import json, sys; from lapa.cli import main; found = [main(words) for words in json.loads(sys.argv[1])]"
+    expected = list(codes) or [0] * len(commands)
+    return run(python, "-c", f"{text}; assert found == {expected}, found", json.dumps(commands))

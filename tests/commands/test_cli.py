@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -448,10 +449,15 @@ def test_the_installed_command_ends_with_two_after_a_mistake(here: Path) -> None
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
-def test_every_script_explains_itself(script: Path) -> None:
-    done = run_process(sys.executable, script, "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage:")
+def test_every_script_explains_itself(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.syspath_prepend(script.parent)  # as Python does for a script
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage:")
 
 
 def test_a_script_does_what_its_command_does(here: Path) -> None:

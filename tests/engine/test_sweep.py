@@ -118,6 +118,7 @@ def swept(record_toy: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return out
 
 
+@pytest.mark.slow
 def test_the_old_name_does_the_same(
     record_toy: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,9 @@ from lapa.inference.extraction import LatentActionDataset
 CHECKPOINT = "checkpoints/latent_action/best.pt"
 
 
-@pytest.mark.parametrize(("game", "num_actions"), [("ALE/Pong-v5", 6), ("ALE/Freeway-v5", 3)])
+@pytest.mark.parametrize(
+    ("game", "num_actions"), [("ALE/Pong-v5", 6), pytest.param("ALE/Freeway-v5", 3, marks=pytest.mark.slow)]
+)
 def test_a_game_is_recorded_trained_on_extracted_judged_and_labelled(
     game: str,
     num_actions: int,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import EXAMPLE_FAMILY, install, run
+from helpers import EXAMPLE_FAMILY, install, run_lapa
 from lapa import extract, load_checkpoint, load_config, registry, testing, train
 from lapa.contracts import Readings, System
 from lapa.data.packing import open_store
@@ -94,27 +94,24 @@ def test_an_installed_family_is_trained_resumed_and_judged_by_name(
     record_toy: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     python = install(EXAMPLE, tmp_path_factory.mktemp("fresh"))
-    assert "nudge" in run(python, "-m", "lapa.cli", "plugins")
     toys, out = record_toy(tmp_path / "toys"), tmp_path / "run"
-    command = ["-m", "lapa.cli", "train", "--config", str(EXAMPLE / "nudge.yaml")]
-    places = [f"data.root={toys}", f"training.out={out}"]
-    run(python, *command, *places)
+    train = ["train", "--config", str(EXAMPLE / "nudge.yaml"), f"data.root={toys}", f"training.out={out}"]
+    assert "nudge" in run_lapa(python, ["plugins"], train)
     shutil.copy(out / "step_20.pt", tmp_path / "whole.pt")
     (out / "step_20.pt").unlink()
-    assert "resuming from" in run(python, *command, *places, "--resume")
+    report, codes = tmp_path / "report", tmp_path / "codes.lapa"
+    judged = ["--checkpoint", str(out / "best.pt"), "--data", str(toys)]
+    evaluate = ["evaluate", *judged, "--out", str(report)]
+    extract = ["extract", *judged, "--out", str(codes)]
+    assert "resuming from" in run_lapa(python, [*train, "--resume"], evaluate, extract, codes=[0, 0, 2])
     whole, resumed = (
         torch.load(path, weights_only=True)["model"] for path in (tmp_path / "whole.pt", out / "step_20.pt")
     )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    report = tmp_path / "report"
-    judged = ["--checkpoint", str(out / "best.pt"), "--data", str(toys), "--out", str(report)]
-    run(python, "-m", "lapa.cli", "evaluate", *judged)
     metrics = json.loads((report / "metrics.json").read_text())["metrics"]
     assert 5 < metrics["recon/psnr_db"] < 60
     assert not any(name.startswith(("codebook/", "probe/")) for name in metrics), "it has no codes"
     assert f"{metrics['recon/psnr_db']:.1f}" in (report / "report.html").read_text()
-    codes = tmp_path / "codes.lapa"
-    run(python, "-m", "lapa.cli", "extract", *judged[:4], "--out", str(codes), code=2)
     assert not codes.exists(), "it has no codes to extract"
 
 

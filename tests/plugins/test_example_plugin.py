@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import EXAMPLE_PLUGIN, install, run
+from helpers import EXAMPLE_PLUGIN, install, run_lapa
+from lapa import LatentActionDataset
 from lapa.contracts import Conditioner, Encoder, Quantized, Quantizer
 from lapa.testing import check_conditioner, check_encoder, check_quantizer
 
@@ -44,17 +45,17 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_installed_distribution_is_trained_by_name(
     environment: Path, record_toy: Callable[..., Path], tmp_path: Path
 ) -> None:
-    listed = run(environment, "-m", "lapa.cli", "plugins")
-    assert "distribution 'example-plugin'  bits=4" in " ".join(listed.split("\n")).replace("   ", "  ")
     overrides = ["model.quantizer.name=signs", "model.quantizer.bits=3", "model.conditioner.name=shift"]
     toys, out = record_toy(tmp_path / "toys"), tmp_path / "run"
     places = ["data.downsample=1", f"data.root={toys}", f"training.out={out}"]
-    run(environment, "-m", "lapa.cli", "train", "--preset", "debug", *overrides, *places)
+    train = ["train", "--preset", "debug", *overrides, *places]
     dataset = tmp_path / "codes.lapa"
-    checkpoint = ["--checkpoint", str(out / "best.pt"), "--data", str(toys)]
-    run(environment, "-m", "lapa.cli", "extract", *checkpoint, "--out", str(dataset))
-    codes = f"from lapa import LatentActionDataset as D; print(D({str(dataset)!r}).codes.max() < 8)"
-    assert run(environment, "-c", codes).strip() == "True"
+    extract = ["extract", "--checkpoint", str(out / "best.pt"), "--data", str(toys), "--out", str(dataset)]
+    said = run_lapa(environment, ["plugins"], train, extract)
+    assert "distribution 'example-plugin'  bits=4" in " ".join(said.split("\n")).replace("   ", "  ")
+    codes = LatentActionDataset(dataset).codes
+    assert codes.shape[0] == 5 * 12
+    assert codes.max() < 2**3
 
 
 # The sweep finds what is wrong
