@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,15 @@ from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.engine.training import train
 from lapa.evaluation.evaluate import Evaluation, evaluate
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C reach this process and those that tests start, however this one was started.
+
+    A shell has a program in the background ignore it, and what that program starts would ignore it too.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
