@@ -86,7 +86,10 @@ def children() -> Iterator[Any]:
     return context
 
 
-@pytest.mark.parametrize(("quantizer", "kills", "at_least"), [("vq", 20, 4), ("ema", 5, 1)])
+@pytest.mark.parametrize(
+    ("quantizer", "kills", "at_least"),
+    [("vq", 6, 2), ("ema", 3, 1), pytest.param("vq", 20, 4, marks=pytest.mark.slow)],
+)
 def test_a_run_killed_at_random_moments_ends_in_the_same_bits(
     toy_store: FrameStore, toy_config: Callable[..., Config], children: Any, quantizer: str, kills: int, at_least: int
 ) -> None:
