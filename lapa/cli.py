@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainingInterrupted as error:
         print(f"lapa: {error}", file=sys.stderr)
         return 128 + error.signal
+    except BrokenPipeError:  # what reads the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it ends
+        return 128 + signal.SIGPIPE
     except (LapaError, OSError) as error:
         print(f"lapa: error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -434,6 +434,15 @@ def test_the_end_of_a_training_says_what_the_system_says(
 # As a user calls them
 
 
+def test_output_that_nobody_reads_on_is_no_error() -> None:
+    command = [sys.executable, "-m", "lapa.cli", "config"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # before a line was written
+        assert process.stderr.read() == b""
+
+
 def test_the_installed_command_lists_its_subcommands() -> None:
     done = run_process(LAPA, "--help")
     assert done.returncode == 0
