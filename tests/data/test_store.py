@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lapa.data import store as store_module
+from lapa.data import packing
 from lapa.data.episodes import TRACKS_FILE, Tracks, write_tracks
 from lapa.data.files import atomic_file
 from lapa.data.frames import read_png
@@ -191,7 +191,7 @@ def test_an_interrupted_packing_leaves_no_file(toys, monkeypatch):
         raise KeyboardInterrupt
 
     before = files_under(toys)
-    monkeypatch.setattr(store_module, "read_frame", interrupt)
+    monkeypatch.setattr(packing, "read_frame", interrupt)
     with pytest.raises(KeyboardInterrupt):
         open_store(toys)
     assert files_under(toys) == before

@@ -70,7 +70,8 @@ def test_a_run_leaves_its_config_its_log_and_its_checkpoints(breakout_run: Path)
     files = {"config.yaml", "split.json", "run.json", "metrics.jsonl", "best.pt", "step_10.pt", "step_20.pt"}
     assert names == files
     assert json.loads((breakout_run / "split.json").read_text()) == load_checkpoint(breakout_run / "best.pt").split
-    expected = load_config("debug", overrides=[f"training.out={breakout_run}", "data.downsample=2"])
+    overrides = [f"training.out={breakout_run}", "data.downsample=2", "training.precision=fp32", "training.device=cpu"]
+    expected = load_config("debug", overrides=overrides)
     assert load_config(file=breakout_run / "config.yaml") == expected
 
 

@@ -255,7 +255,7 @@ def test_reconstruction_is_what_the_decoder_draws() -> None:
 
 def test_a_quantizer_without_margins_tells_no_confidence(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VectorQuantizer, "assign", lambda self, latent: (self(latent).codes, None))
-    with pytest.raises(DataError, match="quantizer 'vq' cannot tell a confidence; leave confidence=False"):
+    with pytest.raises(DataError, match="quantizer VectorQuantizer cannot tell a confidence; leave confidence=False"):
         LatentActionWrapper(StubEnv(), checkpoint, confidence=True)
 
 
