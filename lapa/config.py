@@ -63,6 +63,8 @@ class DataConfig:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.root, int | float):  # a folder called 2024, which YAML takes for a number
+            object.__setattr__(self, "root", str(self.root))
         roots = [self.root] if isinstance(self.root, str) else self.root
         require(isinstance(roots, (list, tuple)) and bool(roots), "root", "must be a path, or a list of paths")
         require(all(isinstance(root, str) for root in roots), "root", "must be a path, or a list of paths")

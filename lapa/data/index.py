@@ -90,6 +90,19 @@ class Index(Mapping[str, np.ndarray]):
     def __contains__(self, name: object) -> bool:
         return f"{self._prefix}{name}" in self._file.files  # the mixin's would read the array
 
+    def check(self) -> None:
+        """Looks at the checksums of all arrays.
+
+        Raises:
+            DataError: one is damaged.
+        """
+        try:
+            damaged = self._file.zip.testzip()
+        except DAMAGED_NPZ as error:
+            damaged = str(error)
+        if damaged is not None:
+            raise DataError(f"{self._where[-1]}: its index is damaged ({damaged}); delete the file and make it again")
+
     def close(self) -> None:
         """Closes the file; arrays that were read stay."""
         self._file.close()

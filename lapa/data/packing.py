@@ -14,12 +14,11 @@ import numpy as np
 from lapa.data.episodes import TRACKS_FILE, list_episodes, read_episode
 from lapa.data.frames import read_png
 from lapa.data.store import FrameStore, store_writer
+from lapa.data.store_set import STORE_FOLDER as STORE_FOLDER
 from lapa.data.store_set import StoreSet
 from lapa.errors import DataError
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
-
-STORE_FOLDER = ".lapa"
 
 
 def fingerprint(root: Path, names: Iterable[str]) -> str:
@@ -69,8 +68,8 @@ def open_store(
 
 
 def stores_in(folder: Path) -> list[Path]:
-    """The packed stores in a folder, by name; empty if it has none, or has folders, as a recording does."""
-    if not folder.is_dir() or any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()):
+    """The packed stores in a folder, by name; empty if it has none, or holds a recording."""
+    if not folder.is_dir() or any(folder.glob("*/*.png")):
         return []
     return sorted(path for path in folder.glob("*.lapa") if not path.name.startswith("."))
 
@@ -84,6 +83,7 @@ def _open_one(root: Path, path: Path | None, strict: bool, notify: Callable[[str
     if path.exists():
         try:
             store = FrameStore(path)
+            store.check()
         except DataError as error:
             notify(f"{error}; packing again")
         else:

@@ -284,6 +284,14 @@ class FrameStore:
         """(N, H, W, 3) uint8 RGB."""
         return np.stack([self.frame(index) for index in indices])
 
+    def check(self) -> None:
+        """Looks at the checksums of the index, which are otherwise seen when an array is read.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        self._index.check()
+
     def close(self) -> None:
         """Lets go of the file and of all that was read; its episodes' tracks cannot be read any more."""
         self.episodes.clear()  # they point back here, and would keep it all until the garbage is collected

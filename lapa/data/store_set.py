@@ -17,6 +17,8 @@ from lapa.data.episodes import Tracks
 from lapa.data.store import FrameStore
 from lapa.errors import DataError
 
+STORE_FOLDER = ".lapa"
+"""Where the store of a recording lies, inside of its folder."""
 OPEN = 8
 """Stores of a :class:`StoreSet` that are open at a time."""
 
@@ -25,7 +27,7 @@ class StoreSet(FrameStore):
     """Several packed stores as one; at most :data:`OPEN` of them are open at a time.
 
     Of each episode a few hundred bytes stay in memory, of each frame nothing. Episodes are called
-    ``<store>/<episode>``, with the store's file name without its ending.
+    ``<store>/<episode>``, by the store's file name without its ending, or the folder of the recording.
 
     Args:
         paths: the files, in the order in which their frames are counted.
@@ -37,7 +39,7 @@ class StoreSet(FrameStore):
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = [Path(path) for path in paths]
         self.path = self.paths[0].parent
-        names = [path.stem for path in self.paths]
+        names = [store_name(path) for path in self.paths]
         if twice := {name for name in names if names.count(name) > 1}:
             raise DataError(f"{self.path}: two stores are called '{min(twice)}'; rename one")
         self._opened: collections.OrderedDict[int, FrameStore] = collections.OrderedDict()
@@ -57,9 +59,9 @@ class StoreSet(FrameStore):
             for place, episode in enumerate(store.episodes):
                 tracks = Tracks(lazy=tuple(episode.tracks), load=functools.partial(self._track_of, number, place))
                 start = self._length + episode.start
-                self.episodes.append(episode.moved(f"{path.stem}/{episode.name}", start, tracks))
+                self.episodes.append(episode.moved(f"{names[number]}/{episode.name}", start, tracks))
             self._length += len(store)
-            marks.append([path.stem, len(store), store.header.get("fingerprint") or store.header.get("checkpoint")])
+            marks.append([names[number], len(store), store.header.get("fingerprint") or store.header.get("checkpoint")])
         self.header["fingerprint"] = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
 
     def _store(self, number: int) -> FrameStore:
@@ -101,6 +103,11 @@ class StoreSet(FrameStore):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         StoreSet.__init__(self, state["paths"])
+
+
+def store_name(path: Path) -> str:
+    """What a store is called among others: its file's name, or its recording's where it was packed from one."""
+    return path.parent.parent.resolve().name if path.parent.name == STORE_FOLDER else path.stem
 
 
 def check_alike(first: Path, path: Path, whole: FrameStore, store: FrameStore) -> None:

@@ -55,10 +55,10 @@ def measure(store: FrameStore, episodes: Sequence[StoredEpisode], seen: FrameFor
 
     Args:
         store: the packed frames.
-        episodes: those for training.
+        episodes: all of them: an action that only held-out episodes have is one too.
         seen: what the model sees of a frame.
     """
-    named = [len(episode.tracks.meta.get("action_meanings", ())) for episode in episodes]
+    named = [len(episode.tracks.meta.get("action_meanings") or ()) for episode in episodes]
     if not all(named):  # then by the highest that was taken
         named += [
             int(actions.max()) + 1 for e in episodes if (actions := e.tracks.actions) is not None and len(actions)

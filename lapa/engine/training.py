@@ -151,7 +151,7 @@ class Run:
             groups=train_set.groups,
         )
 
-        self.system = make_system(config, measure(store, train_set.episodes, train_set.format))
+        self.system = make_system(config, measure(store, store.episodes, train_set.format))
         placement = place([train_set, val_set], config.data.placement, device)
         self.system.start(train_set, config.loss)
         if resumed:
@@ -278,7 +278,8 @@ class Run:
         measure = self.system.best
         if measure not in metrics:
             raise ConfigError(f"system: '{self.config.system}' keeps its best by {measure}, which it does not measure")
-        if not self.best or metrics[measure] < self.best[measure]:
+        kept = self.best.get(measure, math.inf)
+        if not self.best or metrics[measure] < kept or (math.isnan(kept) and not math.isnan(metrics[measure])):
             self.best = metrics
             if distributed.is_main():
                 best = self.out / "best.pt"
@@ -296,9 +297,11 @@ class Run:
         """A picture of held-out clips, ``examples/step_<n>.png``."""
         if not distributed.is_main() or type(self.system).pictures is System.pictures:
             return
+        rows, where = self.validator.pictures()
+        if not rows:
+            return
         path = self.out / "examples" / f"step_{self.step}.png"
         with atomic_file(path) as file:
-            rows, where = self.validator.pictures()
             file.write(png_bytes(compared(rows, where)))
         self.trackers.image(self.step, "val/recon/examples", path)
 

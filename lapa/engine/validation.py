@@ -77,7 +77,8 @@ class Validator:
         Returns:
             Rows of pictures (N, C, H, W) by name, and where each clip was recorded.
         """
-        chosen = evenly_spaced(len(self.dataset), count + 2)[1:-1]
+        chosen = evenly_spaced(len(self.dataset), count + 2)
+        chosen = chosen[1:-1] if len(chosen) > 2 else chosen
         parts = [self.system.pictures(output, inputs) for inputs, output in self._batches(chosen)]
         rows = {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
         return rows, [self.dataset.where(int(index)) for index in chosen]

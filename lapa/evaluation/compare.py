@@ -163,7 +163,8 @@ def judged_before(report: Path, checkpoint: Checkpoint, store: FrameStore, split
     except (OSError, ValueError):
         return None
     judged = (found.get("split"), found.get("data"), found.get("checkpoint", {}).get("digest"))
-    if judged != (split, store.header.get("fingerprint"), checkpoint.digest):
+    recording = store.header.get("fingerprint")  # an extracted dataset has none: nobody knows whether it is the same
+    if recording is None or judged != (split, recording, checkpoint.digest):
         return None
     metrics: dict[str, float] = found["metrics"]
     return metrics

@@ -80,6 +80,11 @@ def extract(
     """
     seen = check_format(checkpoint, store.frame_size)
     labeller = Labeller(checkpoint.model)
+    if labeller.model.track != "codes":
+        raise DataError(
+            f"{checkpoint.path}: its system gives {labeller.model.track}, codes of single frames; only codes of "
+            "transitions can be extracted; name a checkpoint of a latent action model"
+        )
     num_codes = labeller.model.quantizer.num_codes
     assert num_codes is not None
     started = time.monotonic()

@@ -45,14 +45,16 @@ def example_sheet(examples: Sequence[Example]) -> np.ndarray:
 
 
 def compared(rows: Mapping[str, Sequence[np.ndarray] | np.ndarray], where: Sequence[str]) -> np.ndarray:
-    """Rows of pictures (C, H, W) by name, and the last row less the one before: (H', W', 3) uint8.
+    """Rows of pictures (C, H, W) by name, and the last row less the one before, if any: (H', W', 3) uint8.
 
     Args:
-        rows: at least two, of equally many pictures.
+        rows: at least one, of equally many pictures.
         where: the name of each column.
     """
-    *_, wanted, drawn = rows.values()
     cells = [[to_rgb(picture) for picture in row] for row in rows.values()]
+    if len(rows) < 2:
+        return sheet(cells, [*rows], where)
+    *_, wanted, drawn = rows.values()
     cells.append([difference_image(*pair) for pair in zip(drawn, wanted, strict=True)])
     return sheet(cells, [*rows, "difference"], where, scale_bar=True)
 

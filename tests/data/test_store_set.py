@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,41 @@ def test_several_roots_are_read_as_one(folder: Path) -> None:
     first, second, *_ = sorted(folder.glob("*.lapa"))
     assert len(open_store([str(second), first])) == 42
     assert len(open_store([folder])) == 12 * 21
+
+
+def test_several_recordings_are_packed_and_called_by_their_folders(
+    record_toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    roots = [
+        record_toy(tmp_path / name, episodes=2, steps=4, seed=seed) for seed, name in enumerate(("monday", "friday"))
+    ]
+    store = open_store(roots)
+    assert [episode.name for episode in store.episodes] == ["monday/0", "monday/1", "friday/0", "friday/1"]
+    assert len(store) == 20
+
+
+def test_a_folder_of_stores_may_have_other_folders_beside_them(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "one.lapa").write_bytes(sorted(folder.glob("*.lapa"))[0].read_bytes())
+    assert [episode.name for episode in open_store(tmp_path).episodes] == ["one/0", "one/1", "one/2"]
+
+
+def test_a_folder_whose_name_is_a_number_may_be_named(tmp_path: Path) -> None:
+    assert load_config("debug", overrides=["data.root=2024"]).data.root == "2024"
+
+
+def test_a_packed_recording_with_a_damaged_index_is_packed_again(
+    record_toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = record_toy(tmp_path / "toy")
+    path = open_store(root).path
+    content = bytearray(path.read_bytes())
+    at = content.index(b"1/actions.npy") + 30
+    content[at : at + 30] = bytes(30)
+    path.write_bytes(content)
+    said: list[str] = []
+    assert len(open_store(root, notify=said.append).episodes[1].tracks["actions"]) == 12
+    assert "packing again" in said[0]
 
 
 def test_a_worker_process_gets_the_files_again(whole: FrameStore) -> None:

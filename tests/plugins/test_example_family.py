@@ -162,6 +162,23 @@ def test_the_sweep_finds(example: ModuleType, members: dict[str, Any], said: str
         check_system(broken(example, **members))
 
 
+@pytest.mark.parametrize(("rows", "files"), [([], 0), (["seen"], 2), (["seen", "drawn"], 2)])
+def test_a_family_may_show_any_number_of_rows(
+    example: ModuleType, toy_store: FrameStore, tmp_path: Path, rows: list[str], files: int
+) -> None:
+    def pictures(self: Any, output: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+        return dict.fromkeys(rows, inputs[0])
+
+    registry.systems.register("shown", broken(example, pictures=pictures))
+    try:
+        overrides = ["system=shown", "data.downsample=1", f"training.out={tmp_path}", "training.steps=4"]
+        overrides += ["training.examples_every=2", "training.batch_size=8", "data.root=toy"]
+        train(load_config(overrides=overrides), toy_store, lambda _: None)
+    finally:
+        registry.systems.forget("shown")
+    assert len(list(tmp_path.glob("examples/*.png"))) == files
+
+
 def test_the_toy_store_has_every_track(tmp_path: Path) -> None:
     store = testing.toy_store(tmp_path / "toy.lapa", episodes=3, steps=6)
     episode = store.episodes[1]
