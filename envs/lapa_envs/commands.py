@@ -25,12 +25,12 @@ def record(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("bulk_videos"), help="folder to write (default: %(default)s)")
     add_game_options(parser)
-    parser.add_argument("--episodes", type=int, help="number of episodes (default: 32, or as many as --steps needs)")
+    parser.add_argument("--episodes", type=int, help="number of episodes (default: 64, or as many as --steps needs)")
     parser.add_argument(
         "--steps", type=int, help="stop at the end of the episode that reaches this many steps in total"
     )
     parser.add_argument(
-        "--max-steps", type=int, default=600, help="cut an episode after this many steps (default: %(default)s)"
+        "--max-steps", type=int, default=400, help="cut an episode after this many steps (default: %(default)s)"
     )
     parser.add_argument(
         "--skill",
@@ -38,8 +38,17 @@ def record(subparsers: Subparsers) -> None:
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="probability of a deliberate (not random) action; varies from LOW to HIGH over the episodes "
-        "(default: 0.6 1 for the scripted player, 1 1 for agents)",
+        "(default: 0 1 for the scripted player, 1 1 for agents)",
     )
+    parser.add_argument(
+        "--start",
+        nargs="+",
+        metavar="NAME",
+        help="where episodes begin, in turn: serve (a new game) and, for Breakout, rally, half_cleared, tunnel, "
+        "last_bricks, second_wall, last_wall, cleared (default: for the scripted player a mixture that covers the "
+        "game, for others serve)",
+    )
+    parser.add_argument("--give-back-lives", action="store_true", help="give all lives back when one is left")
     parser.add_argument("--workers", type=int, default=1, help="processes that play (default: %(default)s)")
 
 
@@ -50,7 +59,7 @@ def add_game_options(parser: argparse.ArgumentParser) -> None:
         "--policy",
         default="scripted",
         metavar="POLICY",
-        help="who plays: scripted (Breakout only), random, module:callable (called with observation and info), or "
+        help="who plays: scripted (Breakout), random, module:callable (called with observation and info), or "
         "sb3:PATH (an agent saved by Stable-Baselines3) (default: %(default)s)",
     )
     parser.add_argument(
@@ -73,11 +82,13 @@ def run_record(arguments: argparse.Namespace) -> None:
         make,
         arguments.out,
         policy=arguments.policy,
-        episodes=32 if arguments.episodes is None and arguments.steps is None else arguments.episodes,
+        episodes=64 if arguments.episodes is None and arguments.steps is None else arguments.episodes,
         steps=arguments.steps,
         max_steps=arguments.max_steps,
         seed=arguments.seed,
         skill=tuple(arguments.skill) if arguments.skill else None,
+        starts=arguments.start,
+        give_back_lives=arguments.give_back_lives,
         workers=arguments.workers,
     )
     print(f"recorded {len(folders)} episodes into {arguments.out}")
@@ -182,9 +193,9 @@ def demo(subparsers: Subparsers) -> None:
         "--data", type=Path, default=Path("bulk_videos"), help="recorded episodes (default: %(default)s)"
     )
     parser.add_argument("--preset", default="laptop", help="configuration to train (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=32, help="number of episodes to record (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=64, help="number of episodes to record (default: %(default)s)")
     parser.add_argument(
-        "--max-steps", type=int, default=600, help="cut an episode after this many steps (default: %(default)s)"
+        "--max-steps", type=int, default=400, help="cut an episode after this many steps (default: %(default)s)"
     )
     parser.add_argument(
         "--run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -50,7 +51,7 @@ def run(data: Path, preset: str, episodes: int, max_steps: int, run_folder: Path
         # Under another name until it is complete, so that an interrupted recording is not reused.
         part = data.with_name(f".{data.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        record(make_env(), part, episodes=episodes, max_steps=max_steps)
+        record(make_env, part, episodes=episodes, max_steps=max_steps, workers=os.cpu_count() or 1)
         part.rename(data)
     notify("2/6 pack")
     store = open_store(data)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from lapa.errors import DataError
 from lapa.progress import progress_bar
 from lapa_envs.policies import make_policy
 from lapa_envs.recording import RecordEpisodes
+from lapa_envs.starts import GiveBackLives, StartAt, game_of
 from lapa_envs.writer import next_number
 
-SCRIPTED_SKILL = (0.6, 1.0)
+SCRIPTED_SKILL = (0.0, 1.0)
 AGENT_SKILL = (1.0, 1.0)
+EPISODES = 64
+MAX_STEPS = 400
 
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 
@@ -35,12 +38,18 @@ class Play:
         max_steps: an episode is cut after so many steps.
         seed: episode i plays with seed ``seed + i``.
         skill: lowest and highest skill of the player, spread evenly over the episodes.
+        starts: where episodes begin, in turn: names of the game's starts.
     """
 
     policy: str = "scripted"
-    max_steps: int = 600
+    max_steps: int = MAX_STEPS
     seed: int = 0
     skill: tuple[float, float] = SCRIPTED_SKILL
+    starts: tuple[str, ...] = ("serve",)
+
+    def start_of(self, episode: int) -> str:
+        """The start of an episode."""
+        return self.starts[episode % len(self.starts)]
 
     def skill_of(self, episode: int) -> float:
         """The skill of the player in an episode."""
@@ -52,7 +61,7 @@ class Play:
         skill, seed = self.skill_of(episode), self.seed + episode
         policy = make_policy(env, self.policy, np.random.default_rng(seed), skill)
         env.notes = {"policy": self.policy, "skill": skill}
-        observation, info = env.reset(seed=seed)
+        observation, info = env.reset(seed=seed, options={"start": self.start_of(episode)})
         steps, is_over = 0, False
         while steps < self.max_steps and not is_over:
             observation, _, terminated, truncated, info = env.step(policy(observation, info))
@@ -67,11 +76,13 @@ def record(
     out: Path,
     *,
     policy: str = "scripted",
-    episodes: int | None = 16,
+    episodes: int | None = EPISODES,
     steps: int | None = None,
-    max_steps: int = 600,
+    max_steps: int = MAX_STEPS,
     seed: int = 0,
     skill: tuple[float, float] | None = None,
+    starts: Sequence[str] | None = None,
+    give_back_lives: bool = False,
     workers: int = 1,
 ) -> list[Path]:
     """Plays episodes and writes each as a new folder under ``out``.
@@ -88,20 +99,31 @@ def record(
         steps: stop after the episode with which there are so many; what other workers have begun is finished.
         max_steps: an episode is cut after so many steps.
         seed: episode i of this call plays with seed ``seed + i``, whatever the number of workers.
-        skill: lowest and highest skill of the player, spread evenly over the episodes; by default 0.6 to 1 for the
+        skill: lowest and highest skill of the player, spread evenly over the episodes; by default 0 to 1 for the
             scripted player, and 1 for others.
+        starts: where episodes begin, in turn: names of :attr:`lapa.games.game.Game.starts`. By default the scripted
+            player's episodes cover the game, and others begin with a new game.
+        give_back_lives: give all lives back when one is left.
         workers: processes that play side by side.
 
     Returns:
         The folders written.
 
     Raises:
-        DataError: the environment's observations are no RGB frames, or the policy does not fit the game.
+        DataError: the environment's observations are no RGB frames, or the policy, a start or the lives do not fit
+            the game.
     """
     if episodes is None and steps is None:
         raise DataError("say how many episodes to record, or how many steps")
     skill = skill or (SCRIPTED_SKILL if policy == "scripted" else AGENT_SKILL)
-    play = Play(policy, max_steps, seed, skill)
+    with contextlib.ExitStack() as stack:
+        tried = env if isinstance(env, gym.Env) else stack.enter_context(contextlib.closing(env()))
+        starts = tuple(starts or default_starts(tried, policy))
+        prepared = prepare(tried, give_back_lives)
+        for start in starts:  # what is wrong is said here, not in a worker
+            prepared.check(start)
+        make_policy(tried, policy, np.random.default_rng(seed), skill[0])
+    play = Play(policy, max_steps, seed, skill, starts)
     numbers = range(episodes) if episodes is not None else itertools.count()
     first, folders, total = next_number(out), list[Path](), 0
 
@@ -109,13 +131,11 @@ def record(
         return itertools.takewhile(lambda _: steps is None or total < steps, numbers)
 
     if workers == 1:
-        played = _play_here(env, out, play, wanted(), first, folders)
+        played = _play_here(env, out, play, give_back_lives, wanted(), first, folders)
     else:
         if isinstance(env, gym.Env):
             raise DataError("several workers need a function that makes an environment, not an environment")
-        with contextlib.closing(env()) as tried:  # what is wrong is said here, not in a worker
-            make_policy(tried, policy, np.random.default_rng(seed), play.skill_of(0))
-        played = _play_in_workers(env, out, play, wanted(), first, folders, workers)
+        played = _play_in_workers(env, out, play, give_back_lives, wanted(), first, folders, workers)
     with progress_bar(total=episodes, desc="record", unit="episode") as bar:
         for count in played:
             total += count
@@ -124,12 +144,33 @@ def record(
     return sorted(folders, key=lambda folder: int(folder.name))
 
 
+def default_starts(env: gym.Env[Any, Any], policy: str) -> tuple[str, ...]:
+    """Where a player's episodes begin unless told otherwise."""
+    game = game_of(env)
+    return (game.mix if game and policy == "scripted" else ()) or ("serve",)
+
+
+def prepare(env: gym.Env[Any, Any], give_back_lives: bool) -> StartAt:
+    """The environment with starts, and with lives that are given back.
+
+    Raises:
+        DataError: the game's lives are not known.
+    """
+    return StartAt(GiveBackLives(env) if give_back_lives else env)
+
+
 def _play_here(
-    env: gym.Env[Any, Any] | MakeEnv, out: Path, play: Play, numbers: Iterator[int], first: int, folders: list[Path]
+    env: gym.Env[Any, Any] | MakeEnv,
+    out: Path,
+    play: Play,
+    give_back_lives: bool,
+    numbers: Iterator[int],
+    first: int,
+    folders: list[Path],
 ) -> Iterator[int]:
     """Steps of each episode, as it is played; adds to ``folders`` in the end."""
     made = None if isinstance(env, gym.Env) else env()
-    recorder = RecordEpisodes(made or env, str(out))  # type: ignore[arg-type] # one of them is an environment
+    recorder = RecordEpisodes(prepare(made or env, give_back_lives), str(out))  # type: ignore[arg-type] # one is one
     try:
         for episode in numbers:
             recorder.number = first + episode
@@ -142,13 +183,20 @@ def _play_here(
 
 
 def _play_in_workers(
-    make: MakeEnv, out: Path, play: Play, numbers: Iterator[int], first: int, folders: list[Path], workers: int
+    make: MakeEnv,
+    out: Path,
+    play: Play,
+    give_back_lives: bool,
+    numbers: Iterator[int],
+    first: int,
+    folders: list[Path],
+    workers: int,
 ) -> Iterator[int]:
     """Steps of each episode, in the order in which they end; adds to ``folders``."""
     # Not a fork: this process may have threads, which do not come along.
     context = multiprocessing.get_context("spawn")
     waiting: set[Future[int]] = set()
-    with ProcessPoolExecutor(workers, context, _start_worker, (make, out)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (make, out, give_back_lives)) as pool:
         try:
             for episode in itertools.chain(numbers, itertools.repeat(None)):
                 if episode is not None:
@@ -168,9 +216,9 @@ def _play_in_workers(
 _worker: RecordEpisodes | None = None  # of this process
 
 
-def _start_worker(make: MakeEnv, out: Path) -> None:
+def _start_worker(make: MakeEnv, out: Path, give_back_lives: bool) -> None:
     global _worker
-    _worker = RecordEpisodes(make(), str(out))
+    _worker = RecordEpisodes(prepare(make(), give_back_lives), str(out))
 
 
 def _play_in_worker(play: Play, episode: int, number: int) -> int:

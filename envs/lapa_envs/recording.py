@@ -166,6 +166,7 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             "frameskip": frameskip,
             "action_meanings": action_meanings(self.env),
             "seed": seed,
+            **(self.env.get_wrapper_attr("episode_notes") if self.env.has_wrapper_attr("episode_notes") else {}),
             **self.notes,
         }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -46,6 +47,33 @@ class Remark(NamedTuple):
     sentence: str
 
 
+class Aspect(NamedTuple):
+    """One way to sort screens into parts of the game.
+
+    Attributes:
+        title: what is looked at, such as ``"bricks standing"``.
+        parts: names of the K parts; a recording of the whole game has screens of each.
+        find: a :data:`State` of N screens -> (N,) int64 indices of ``parts``, -1 where it cannot be told.
+    """
+
+    title: str
+    parts: tuple[str, ...]
+    find: Callable[[State], np.ndarray]
+
+
+class Start(NamedTuple):
+    """A named moment of the game at which an episode can begin.
+
+    Attributes:
+        meaning: in words.
+        is_reached: a :data:`State` of N screens -> (N,) bool, whether play has come there. It may ask for what a
+            picture does not tell: the state is that of the RAM.
+    """
+
+    meaning: str
+    is_reached: Callable[[State], np.ndarray]
+
+
 class Game(ABC):
     """A game that the evaluation knows. Subclasses take no arguments.
 
@@ -56,6 +84,11 @@ class Game(ABC):
         action_classes: the A actions that can be told apart on the screen.
         max_downsample: beyond this factor the elements are too small to be found in predicted frames.
         measures: how the metrics of :meth:`compare` are shown.
+        aspects: what a recording should cover. The first one says how far the game has come: figures are given for
+            each of its parts.
+        starts: named moments at which an episode can begin, in the order in which play reaches them.
+        mix: the starts of a recording's episodes, in turn, so that together they cover the game.
+        lives: address of the lives in RAM, and their number in a new game; None if they cannot be given back.
     """
 
     title: ClassVar[str]
@@ -64,6 +97,10 @@ class Game(ABC):
     action_classes: ClassVar[tuple[str, ...]]
     max_downsample: ClassVar[int] = 1
     measures: ClassVar[tuple[Measure, ...]] = ()
+    aspects: ClassVar[tuple[Aspect, ...]] = ()
+    starts: ClassVar[Mapping[str, Start]] = MappingProxyType({})
+    mix: ClassVar[tuple[str, ...]] = ()
+    lives: ClassVar[tuple[int, int] | None] = None
 
     @abstractmethod
     def matches(self, meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:

@@ -13,11 +13,13 @@ from lapa.games.breakout.events import EVENTS, find_events
 from lapa.games.breakout.screen import (
     ACTION_CLASSES,
     MAX_DOWNSAMPLE,
+    RAM_LIVES,
     ScreenState,
     action_classes,
     is_breakout,
     screen_state,
 )
+from lapa.games.breakout.stages import ASPECTS, MIX, STARTS
 from lapa.games.game import Game, Remark, State
 
 
@@ -30,6 +32,10 @@ class Breakout(Game):
     action_classes = ACTION_CLASSES
     max_downsample = MAX_DOWNSAMPLE
     measures = MEASURES
+    aspects = ASPECTS
+    starts = STARTS
+    mix = MIX
+    lives = (RAM_LIVES, 5)
 
     def matches(self, meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:
         """By the environment's id and the size of the frames."""
