@@ -27,8 +27,13 @@ PLUGIN_SECTIONS: dict[str, registry.Registry[Any]] = {
     "encoder": registry.encoders,
     "quantizer": registry.quantizers,
     "conditioner": registry.conditioners,
+    "decoder": registry.decoders,
 }
 """Keys of a section ``model`` that name a plugin, where the system has them."""
+RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
+    "model.decoder.mean_frame": ("model.decoder.base", {True: "mean", False: "zero"}),
+}
+"""Keys of older configurations: what they are called now, and what their values are."""
 EVERY = (
     "reseed_every",
     "log_every",
@@ -228,14 +233,15 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     Raises:
         ConfigError: an unknown key, preset, system or option, a wrong type, or an impossible value.
     """
-    given = [(f"{file}: ", "", read_yaml(file))] if file is not None else []
+    given = [(f"{file}: ", "", renamed(read_yaml(file)))] if file is not None else []
     for override in overrides:
         key, equals, value = override.partition("=")
         if not (key and equals):
             raise ConfigError(f"override '{override}' is not of the form dotted.key=value")
         try:
             is_word = value.strip().lower() in BOOLEAN_WORDS
-            given.append(("", key, OmegaConf.from_dotlist([f"{key}='{value.strip()}'" if is_word else override])))
+            change = OmegaConf.from_dotlist([f"{key}='{value.strip()}'" if is_word else override])
+            given.append(("", RENAMED[key][0] if key in RENAMED else key, renamed(change)))
         except (YAMLError, OmegaConfBaseException):
             raise ConfigError(f"{key}: the value in '{override}' is not valid YAML; quote it") from None
     base = given[0][2].pop("base", None) if file is not None else None
@@ -252,6 +258,17 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
         for section in changes:  # one by one, so that an error can name it
             merged = merge(merged, OmegaConf.create({section: changes[section]}), where=where, at=key or str(section))
     return _finish(merged)
+
+
+def renamed(changes: DictConfig) -> DictConfig:
+    """Changes with :data:`RENAMED` keys by their new names."""
+    for old, (new, values) in RENAMED.items():
+        section, _, key = old.rpartition(".")
+        within = OmegaConf.select(changes, section)
+        if isinstance(within, DictConfig) and key in within:
+            value = within.pop(key)
+            OmegaConf.update(changes, new, values.get(value, value))
+    return changes
 
 
 def preset_of(preset: str | None, system: str | None) -> tuple[str, list[DictConfig]]:
@@ -298,7 +315,7 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f"a configuration is a mapping of sections, not {type(values).__name__}")
     # Before there were systems, there was one.
-    return _finish(merge(schema(str(values.get("system", DEFAULT_SYSTEM))), OmegaConf.create(values)))
+    return _finish(merge(schema(str(values.get("system", DEFAULT_SYSTEM))), renamed(OmegaConf.create(values))))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A :class:`System` is a model family: what it wants of the recordings, its forward pass, its loss. The engine trains any
 of them. What else it can do it says by what it derives from: a :class:`Coder` gives codes, a :class:`Drawer` draws
-frames, a :class:`Dreamer` continues a game by itself. An :class:`Encoder`, a :class:`Quantizer` and a
-:class:`Conditioner` are parts that systems pick by name.
+frames, a :class:`Dreamer` continues a game by itself. An :class:`Encoder`, a :class:`Quantizer`, a
+:class:`Conditioner` and a :class:`Decoder` are parts that systems pick by name.
 
 Shape legend, used throughout the project:
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -470,3 +471,28 @@ class Conditioner(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
         """(B, F, h, w) and (B, D, h', w'), any h' w' down to 1 x 1 -> (B, F, h, w)."""
+
+
+MakeConditioner = Callable[[int], Conditioner]
+"""Makes the configured conditioner for features of F channels."""
+
+
+class Decoder(nn.Module, ABC):
+    """Predicts the next frame from the current one and the latent.
+
+    Subclasses take ``(config, *, channels, frame_size, latent_dim, make_conditioner)`` and carry a frozen dataclass
+    ``Config``. ``channels`` and ``frame_size`` are the C and (H, W) of the frames. ``make_conditioner`` makes the
+    configured conditioner for features of any width; a decoder may make several, or mix the latent in by itself.
+    """
+
+    Config: ClassVar[type[Any]]
+
+    def start(self, dataset: ClipDataset) -> None:  # most measure nothing
+        """Called once before training, with the training clips; what it measures must be kept in buffers."""
+
+    @abstractmethod
+    def forward(self, current: Tensor, latent: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] and (B, D, h, w), any h w down to 1 x 1 -> (B, C, H, W), not clipped to [0, 1].
+
+        In eval mode, a row of a batch does not depend on the others.
+        """

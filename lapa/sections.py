@@ -74,7 +74,11 @@ def plugin_config(members: registry.Registry[Any], section: dict[str, Any]) -> A
             hint = f" Did you mean: '{close[0]}'?" if close else ""
             raise ConfigError(f"{path}.{key}: '{section['name']}' has no such option.{hint} It has: {', '.join(known)}")
         schema = merge(schema, OmegaConf.create({key: value}), where=f"{path}.", at=key)
-    return to_object(schema, f"{path}: ")
+    try:
+        return to_object(schema, "")
+    except ConfigError as error:  # of one option, which it names, or of several together
+        dot = "." if str(error).partition(":")[0] in known else ": "
+        raise ConfigError(f"{path}{dot}{error}") from None
 
 
 def merge(base: DictConfig, changes: Any, *, where: str = "", at: str = "") -> DictConfig:

@@ -31,7 +31,7 @@ from lapa.errors import ConfigError, LapaError
 from lapa.presets import presets_by_system, read_preset
 from lapa.sections import plugin_config
 from lapa.systems.latent_action import config as latent_action_module
-from lapa.systems.latent_action.config import DecoderConfig, LossConfig, ModelConfig
+from lapa.systems.latent_action.config import LossConfig, ModelConfig
 
 every_preset = pytest.mark.parametrize("preset", presets())
 
@@ -116,7 +116,7 @@ def test_later_overrides_beat_earlier_ones():
 def test_values_get_the_type_of_their_field(override, value):
     found: Any = load(override)
     for part in override.partition("=")[0].split("."):
-        found = getattr(found, part)
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
     assert found == value
     assert type(found) is type(value)
 
@@ -433,13 +433,26 @@ def test_configuration_errors_are_errors_of_lapa_and_value_errors():
     assert issubclass(ConfigError, ValueError)
 
 
+# Renamed keys
+
+
+def test_the_mean_frame_of_older_configurations_is_the_base_of_the_decoder(tmp_path):
+    for value, base in (("true", "mean"), ("false", "zero")):
+        new = load(f"model.decoder.base={base}")
+        assert load(f"model.decoder.mean_frame={value}") == new
+        assert load(file=write(tmp_path / "old.yaml", f"model: {{decoder: {{mean_frame: {value}}}}}")) == new
+        old = config_to_dict(new)
+        old["model"]["decoder"] = {"mean_frame": value == "true"}
+        assert config_from_dict(old) == new
+        assert new.model.decoder["name"] == "plain"
+
+
 # No dead keys
 
 READERS = {
     Config: ("config", "self.config", "checkpoint.config"),
     DataConfig: ("config.data",),
     ModelConfig: ("config", "config.model"),
-    DecoderConfig: ("config.decoder", "model.decoder"),
     LossConfig: ("config", "config.loss"),
     TrainingConfig: ("options", "config.training"),
     TrackingConfig: ("options", "config.tracking"),

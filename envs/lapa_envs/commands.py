@@ -25,7 +25,7 @@ def record(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("bulk_videos"), help="folder to write (default: %(default)s)")
     add_game_options(parser)
-    parser.add_argument("--episodes", type=int, help="number of episodes (default: 64, or as many as --steps needs)")
+    parser.add_argument("--episodes", type=int, help="number of episodes (default: 60, or as many as --steps needs)")
     parser.add_argument(
         "--steps", type=int, help="stop at the end of the episode that reaches this many steps in total"
     )
@@ -82,7 +82,7 @@ def run_record(arguments: argparse.Namespace) -> None:
         make,
         arguments.out,
         policy=arguments.policy,
-        episodes=64 if arguments.episodes is None and arguments.steps is None else arguments.episodes,
+        episodes=60 if arguments.episodes is None and arguments.steps is None else arguments.episodes,
         steps=arguments.steps,
         max_steps=arguments.max_steps,
         seed=arguments.seed,
@@ -193,7 +193,7 @@ def demo(subparsers: Subparsers) -> None:
         "--data", type=Path, default=Path("bulk_videos"), help="recorded episodes (default: %(default)s)"
     )
     parser.add_argument("--preset", default="laptop", help="configuration to train (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=64, help="number of episodes to record (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=60, help="number of episodes to record (default: %(default)s)")
     parser.add_argument(
         "--max-steps", type=int, default=400, help="cut an episode after this many steps (default: %(default)s)"
     )

@@ -23,7 +23,7 @@ from lapa_envs.writer import next_number
 
 SCRIPTED_SKILL = (0.0, 1.0)
 AGENT_SKILL = (1.0, 1.0)
-EPISODES = 64
+EPISODES = 60
 MAX_STEPS = 400
 
 MakeEnv = Callable[[], gym.Env[Any, Any]]

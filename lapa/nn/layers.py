@@ -89,14 +89,16 @@ class Upsampler(nn.Module):
 
     Args:
         widths: channels before, between and after the layers.
+        skips: channels that each layer sees besides those of the layer before; none by default.
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], skips: Sequence[int] = ()) -> None:
         super().__init__()
+        skips = skips or [0] * (len(widths) - 1)
         # Batch norm takes out a bias before it, so only the last layer has one.
         self.convs = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, bias=index == len(widths) - 2)
-            for index, (a, b) in enumerate(itertools.pairwise(widths))
+            nn.ConvTranspose2d(a + skip, b, 3, stride=2, padding=1, bias=index == len(widths) - 2)
+            for index, ((a, b), skip) in enumerate(zip(itertools.pairwise(widths), skips, strict=True))
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:-1])
 
@@ -105,11 +107,16 @@ class Upsampler(nn.Module):
         nn.init.normal_(self.convs[-1].weight, std=0.01)  # type: ignore[arg-type]
         nn.init.zeros_(self.convs[-1].bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, frame_size: tuple[int, int]) -> Tensor:
-        """(B, widths[0], h, w) -> (B, widths[-1], H, W), where ``(H, W)`` is ``frame_size``."""
+    def forward(self, x: Tensor, frame_size: tuple[int, int], skips: Sequence[Tensor] = ()) -> Tensor:
+        """(B, widths[0], h, w) -> (B, widths[-1], H, W), where ``(H, W)`` is ``frame_size``.
+
+        ``skips`` are what the layers after the first one see besides, from the smallest grid to the largest.
+        """
         depth = len(self.convs)
         for index, conv in enumerate(self.convs):
             size = halved(frame_size, depth - 1 - index)
+            if index and skips:
+                x = torch.cat([x, skips[index - 1]], dim=1)
             x = conv(x, output_size=list(size))
             if index < depth - 1:
                 x = self.norms[index](x).relu_()

@@ -1,4 +1,4 @@
-"""The contract sweep of encoders, quantizers and conditioners.
+"""The contract sweep of encoders, quantizers, conditioners and decoders.
 
 Each check is a function of its own, so that a test can be parametrized by :data:`CHECKS`.
 """
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lapa.contracts import Conditioner, Encoder, Quantized, Quantizer
+from lapa.contracts import Conditioner, Decoder, Encoder, Quantized, Quantizer
+from lapa.nn.layers import over_grid
 
 LATENT_DIM = 8
 FEATURES = 32
@@ -31,14 +32,14 @@ class Subject:
         config: its options; ``cls.Config()`` if None.
     """
 
-    facts: dict[str, int]
+    facts: dict[str, Any]
 
     def __init__(self, cls: type[Any], config: Any = None) -> None:
         self.cls = cls
         self.config = cls.Config() if config is None else config
         self.role, self.facts = next((role, facts) for base, (role, facts) in _ROLES.items() if issubclass(cls, base))
 
-    def make(self, **facts: int) -> Any:
+    def make(self, **facts: Any) -> Any:
         """A new module, always with the same weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -51,14 +52,39 @@ class Subject:
             "encoder": [(2, 1, 64, 64)] * 2,
             "quantizer": [(2, LATENT_DIM, 7, 5)],
             "conditioner": [(2, FEATURES, 7, 5), (2, LATENT_DIM, 7, 5)],
+            "decoder": [(2, 1, 210, 160), (2, LATENT_DIM, 7, 5)],
         }[self.role]
         return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
-_ROLES: dict[type, tuple[str, dict[str, int]]] = {
+class Added(Conditioner):
+    """Adds a projection of the latent, place by place: a conditioner to check decoders with."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """It has no options."""
+
+    def __init__(self, config: Config, *, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(latent_dim, features, 1)
+
+    def forward(self, features: Tensor, latent: Tensor) -> Tensor:
+        return features + self.project(over_grid(latent, features))
+
+
+def added(features: int) -> Conditioner:
+    """An :class:`Added` for features of so many channels."""
+    return Added(Added.Config(), features=features, latent_dim=LATENT_DIM)
+
+
+_ROLES: dict[type, tuple[str, dict[str, Any]]] = {
     Encoder: ("encoder", {"channels": 1, "latent_dim": LATENT_DIM}),
     Quantizer: ("quantizer", {"latent_dim": LATENT_DIM}),
     Conditioner: ("conditioner", {"features": FEATURES, "latent_dim": LATENT_DIM}),
+    Decoder: (
+        "decoder",
+        {"channels": 1, "frame_size": (210, 160), "latent_dim": LATENT_DIM, "make_conditioner": added},
+    ),
 }
 
 Check = Callable[[Subject], None]
@@ -89,6 +115,15 @@ def check_conditioner(cls: type[Conditioner], config: Any = None) -> None:
         AssertionError: it breaks the contract; the message says how.
     """
     _run_all("conditioner", cls, Conditioner, config)
+
+
+def check_decoder(cls: type[Decoder], config: Any = None) -> None:
+    """Runs all checks of a decoder.
+
+    Raises:
+        AssertionError: it breaks the contract; the message says how.
+    """
+    _run_all("decoder", cls, Decoder, config)
 
 
 def _run_all(role: str, cls: type[Any], contract: type[Any], config: Any) -> None:
@@ -323,25 +358,50 @@ def conditioner_keeps_the_shape(subject: Subject) -> None:
 
 
 def every_place_of_the_latent_steers(subject: Subject) -> None:
-    """A change of the latent at any place changes the features."""
-    conditioner = subject.make().eval()
+    """A change of the latent at any place changes the output."""
+    module = subject.make().eval()
+    steered = subject.inputs()[0][:1]
     for grid in LATENT_GRIDS:
-        features, latent = torch.randn(1, FEATURES, 7, 5), torch.randn(1, LATENT_DIM, *grid)
-        before = conditioner(features, latent)
+        latent = torch.randn(1, LATENT_DIM, *grid)
+        before = module(steered, latent)
         for place in range(grid[0] * grid[1]):
             moved = latent.clone()
             moved.flatten(2)[..., place] += 3.0
-            changed = not torch.allclose(conditioner(features, moved), before)
+            changed = not torch.allclose(module(steered, moved), before)
             require(changed, f"place {place} of a latent grid of {grid} steers nothing")
 
 
 def rows_of_a_batch_stay_apart(subject: Subject) -> None:
     """In eval mode a row's output does not depend on the rows beside it."""
-    conditioner = subject.make().eval()
-    features, latent = subject.inputs()
-    alone = conditioner(features[:1], latent[:1])
-    close = torch.allclose(conditioner(features, latent)[:1], alone, atol=1e-5)
+    module = subject.make().eval()
+    steered, latent = subject.inputs()
+    alone = module(steered[:1], latent[:1])
+    close = torch.allclose(module(steered, latent)[:1], alone, atol=1e-5)
     require(close, "in eval mode a row depends on the rows beside it")
+
+
+# Decoders
+
+
+def decoder_keeps_the_size(subject: Subject) -> None:
+    """The prediction is of the frame's size, in grey and in colour, whatever the grid of the latent."""
+    for channels in (1, 3):
+        for size in FRAME_SIZES:
+            decoder = subject.make(channels=channels, frame_size=size).eval()
+            for grid in LATENT_GRIDS:
+                with torch.no_grad():
+                    output = decoder(torch.rand(1, channels, *size), torch.randn(1, LATENT_DIM, *grid))
+                require(output.shape == (1, channels, *size), f"frames of {size} give {tuple(output.shape)}")
+                require(bool(output.isfinite().all()), f"frames of {size} give a prediction that is not finite")
+
+
+def current_frame_matters(subject: Subject) -> None:
+    """Another current frame gives another prediction, even if the two differ in one corner only."""
+    decoder = subject.make().eval()
+    current, latent = (values[:1] for values in subject.inputs())
+    other = current.clone()
+    other[..., -4:, -4:] += 1
+    require(not torch.allclose(decoder(other, latent), decoder(current, latent)), "the current frame is not seen")
 
 
 _EVERY_ROLE: tuple[Check, ...] = (
@@ -370,6 +430,13 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "conditioner": (
         *_EVERY_ROLE,
         conditioner_keeps_the_shape,
+        every_place_of_the_latent_steers,
+        rows_of_a_batch_stay_apart,
+    ),
+    "decoder": (
+        *_EVERY_ROLE,
+        decoder_keeps_the_size,
+        current_frame_matters,
         every_place_of_the_latent_steers,
         rows_of_a_batch_stay_apart,
     ),

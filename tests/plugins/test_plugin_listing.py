@@ -21,7 +21,7 @@ def test_all_plugins_are_listed_with_their_source_and_options() -> None:
     assert vq[2:4] == ["distribution", "'lapa'"]
     assert "commitment=0.25," in vq
     (system,) = [line.split() for line in lines if line.split()[:2] == ["system", "latent_action"]]
-    assert {"latent_dim=128,", "encoder.name=conv,", "decoder.channels=[64,128,256,512,512],"} <= set(system)
+    assert {"latent_dim=128,", "encoder.name=conv,", "decoder.name=plain"} <= set(system)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_every_option_says_what_it_means(members: registry.Registry, name: str) 
 def test_a_system_is_described_with_its_model_its_presets_and_where_the_rest_is() -> None:
     lines = describe("latent_action").splitlines()
     assert lines[0] == "system=latent_action"
-    assert any(line.startswith("  model.decoder.mean_frame=false ") for line in lines)
+    assert any(line.startswith("  model.decoder.name=plain ") for line in lines)
     assert any(line.startswith("  model.quantizer.name=vq ") and "one of continuous, ema" in line for line in lines)
     assert "presets: actions, breakout, breakout_rgb, debug, laptop" in lines
     assert lines[-1].endswith("lapa config system=latent_action")

@@ -1,4 +1,4 @@
-"""The contract sweep: what every registered encoder, quantizer and conditioner must do."""
+"""The contract sweep: what every registered encoder, quantizer, conditioner and decoder must do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from lapa_plugins.quantizers.codebook import CodebookQuantizer
 from lapa_plugins.quantizers.ema import EmaQuantizer
 from lapa_plugins.quantizers.vq import VectorQuantizer
 
-REGISTRIES = {"encoder": registry.encoders, "quantizer": registry.quantizers, "conditioner": registry.conditioners}
+REGISTRIES = {
+    "encoder": registry.encoders,
+    "quantizer": registry.quantizers,
+    "conditioner": registry.conditioners,
+    "decoder": registry.decoders,
+}
 MEMBERS = [(role, name) for role, members in REGISTRIES.items() for name in members.names()]
 
 every_member = pytest.mark.parametrize(("role", "name"), MEMBERS)

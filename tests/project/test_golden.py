@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -19,6 +20,8 @@ from lapa.data.packing import open_store
 from lapa.data.store import FrameStore
 from lapa.evaluation.evaluate import Evaluation
 from lapa.tracking.jsonl import read_lines
+from lapa_envs.atari import make_env
+from lapa_envs.playing import record
 from lapa_envs.pretrained import default_checkpoint
 
 OLD_RUN = FIXTURES / "old_run"
@@ -30,19 +33,28 @@ def digest(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def test_the_shipped_model_gives_the_labels_it_always_gave(breakout_store: FrameStore, tmp_path: Path) -> None:
-    extract(load_checkpoint(default_checkpoint(), "cpu"), breakout_store, tmp_path / "labels.lapa")
+@pytest.fixture(scope="module")
+def random_play(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    """A packed store of random play, which no change of the scripted players changes."""
+    folder = tmp_path_factory.mktemp("golden") / "bulk_videos"
+    with contextlib.closing(make_env()) as env:
+        record(env, folder, policy="random", episodes=3, max_steps=60, seed=5)
+    return open_store(folder)
+
+
+def test_the_shipped_model_gives_the_labels_it_always_gave(random_play: FrameStore, tmp_path: Path) -> None:
+    extract(load_checkpoint(default_checkpoint(), "cpu"), random_play, tmp_path / "labels.lapa")
     dataset = LatentActionDataset(tmp_path / "labels.lapa")
     assert [digest(dataset.codes), str(dataset.codes.dtype), list(dataset.codes.shape)] == GOLDEN["labels"]
     assert sorted(dataset.header) == GOLDEN["dataset_header"]
     assert sorted(dataset.store.extra) == GOLDEN["dataset_arrays"]
 
 
-def test_a_packed_store_holds_what_it_always_held(breakout_store: FrameStore) -> None:
-    frames = breakout_store.frames(range(len(breakout_store)))
+def test_a_packed_store_holds_what_it_always_held(random_play: FrameStore) -> None:
+    frames = random_play.frames(range(len(random_play)))
     assert [digest(frames), list(frames.shape)] == GOLDEN["frames"]
-    assert sorted(breakout_store.header) == GOLDEN["store_header"]
-    with open(breakout_store.path, "rb") as file:
+    assert sorted(random_play.header) == GOLDEN["store_header"]
+    with open(random_play.path, "rb") as file:
         assert file.read(8) == b"LAPA\x00\x00\x00\x01"
 
 

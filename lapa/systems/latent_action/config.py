@@ -10,35 +10,6 @@ from lapa.sections import require
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """How the next frame is predicted.
-
-    Attributes:
-        channels: number of channels of the frame encoder after each halving of the frame.
-        up_channels: number of channels before each doubling; null mirrors ``channels``.
-        positions: add a learnt bias for each position of the grid to the conditioned features.
-        mean_frame: add the mean training frame to the prediction, so that training starts from the static scene.
-    """
-
-    channels: tuple[int, ...] = (64, 128, 256, 512, 512)
-    up_channels: tuple[int, ...] | None = None
-    positions: bool = False
-    mean_frame: bool = False
-
-    def __post_init__(self) -> None:
-        widths, up = self.channels, self.up_channels
-        require(
-            bool(widths) and min(widths) > 0, "channels", f"needs at least one width, all positive, not {list(widths)}"
-        )
-        mirrored = up is None or (len(up) == len(widths) and up[0] == widths[-1] and min(up) > 0)
-        require(
-            mirrored,
-            "up_channels",
-            f"needs {len(widths)} positive widths, one for each of channels, the first {widths[-1]}",
-        )
-
-
-@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The parts of the model.
 
@@ -49,7 +20,7 @@ class ModelConfig:
         encoder: name and options of the encoder.
         quantizer: name and options of the quantizer.
         conditioner: name and options of the conditioner.
-        decoder: how the next frame is predicted.
+        decoder: name and options of the decoder.
     """
 
     latent_dim: int = 128
@@ -58,7 +29,7 @@ class ModelConfig:
     encoder: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "conv"})
     quantizer: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "vq"})
     conditioner: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "film"})
-    decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
+    decoder: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "plain"})
 
     def __post_init__(self) -> None:
         require(self.latent_dim >= 1, "latent_dim", f"must be at least 1, not {self.latent_dim}")

@@ -1,12 +1,12 @@
 """The latent action model.
 
-    current ─┬─────────────► frame encoder ─► features ─► conditioner ─► upsampler ─► predicted next
+    current ─┬──────────────────────────────────────────► decoder (and its conditioner) ─► predicted next
              │                                               ▲
              └─► encoder ─► latent grid ─► quantizer ─► codes ┘
     next ──────►
 
-The encoder sees both frames; the decoder sees only the current one and the quantized latent. There is no skip
-connection, so all that changes between the frames must come through the codes.
+The encoder sees both frames; the decoder sees only the current one and the quantized latent. So all that changes
+between the frames must come through the codes.
 
 Shapes: B batch, C channels (1 grey, 3 RGB), H W frame, D latent width, h w latent grid, K codes, F decoder width.
 """
@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lapa import registry
@@ -43,7 +42,7 @@ from lapa.data.frames import FrameFormat, to_float
 from lapa.errors import DataError
 from lapa.metrics.codes import perplexity
 from lapa.metrics.pixels import mean_ssim, psnr_db, squared_errors
-from lapa.nn.layers import TokenPool, Upsampler, down_block, halved
+from lapa.nn.layers import TokenPool
 from lapa.nn.perceptual import PerceptualLoss
 from lapa.nn.recompute import recomputation_contexts
 from lapa.sections import build, build_encoder
@@ -98,7 +97,16 @@ class LatentActionModel(Coder, Drawer, Dreamer):
         self.pool = TokenPool(config.latent_dim, config.tokens, places) if config.tokens else None
         self.grid = (1, config.tokens) if config.tokens else grid
         self.quantizer = build(registry.quantizers, config.quantizer, latent_dim=config.latent_dim)
-        self.decoder = Decoder(config, seen)
+        self.decoder = build(
+            registry.decoders,
+            config.decoder,
+            channels=seen.channels,
+            frame_size=seen.size,
+            latent_dim=config.latent_dim,
+            make_conditioner=lambda features: build(
+                registry.conditioners, config.conditioner, features=features, latent_dim=config.latent_dim
+            ),
+        )
         self.sees_all = self.pool is not None
         self._perceptual: PerceptualLoss | None = None
 
@@ -176,8 +184,7 @@ class LatentActionModel(Coder, Drawer, Dreamer):
     def start(self, dataset: ClipDataset, loss: LossConfig) -> None:
         # Not a part of the module: its weights stay as they are, in the file that the user names.
         object.__setattr__(self, "_perceptual", make_perceptual(loss))
-        if self.decoder.mean_frame is not None:
-            self.decoder.mean_frame.copy_(dataset.mean_frame())
+        self.decoder.start(dataset)
 
     def before_step(self, progress: float) -> None:
         self.quantizer.anneal(progress)
@@ -245,38 +252,3 @@ class LatentActionModel(Coder, Drawer, Dreamer):
         """The next frame under codes (B, h, w * n), which is the next state too."""
         frame = self.decode(state, action).float().clamp(0, 1)
         return frame, Imagined(frame)
-
-
-class Decoder(nn.Module):
-    """Draws the next frame from the current one and the latent.
-
-    The frame goes through its own convolutions, the conditioner mixes the latent in, and transposed convolutions
-    bring it back to its exact size.
-    """
-
-    mean_frame: Tensor | None
-
-    def __init__(self, config: ModelConfig, seen: FrameFormat) -> None:
-        super().__init__()
-        widths = (seen.channels, *config.decoder.channels)
-        self.frame_size = seen.size
-        self.frame_encoder = nn.Sequential(*(down_block(a, b) for a, b in itertools.pairwise(widths)))
-        self.conditioner = build(
-            registry.conditioners, config.conditioner, features=widths[-1], latent_dim=config.latent_dim
-        )
-        grid = halved(seen.size, len(config.decoder.channels))
-        self.positions = nn.Parameter(torch.zeros(widths[-1], *grid)) if config.decoder.positions else None
-        self.upsampler = Upsampler((*(config.decoder.up_channels or widths[:0:-1]), seen.channels))
-        # Not the current frame: all that differs from the still scene must come through the bottleneck.
-        mean = torch.zeros(seen.channels, *seen.size) if config.decoder.mean_frame else None
-        self.register_buffer("mean_frame", mean)
-        if mean is not None:
-            self.upsampler.start_small()
-
-    def forward(self, current: Tensor, latent: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, D, h, w) -> (B, C, H, W)."""
-        features = self.conditioner(self.frame_encoder(current), latent)  # (B, F, h, w)
-        if self.positions is not None:
-            features = features + self.positions
-        drawn = self.upsampler(features, self.frame_size)
-        return drawn if self.mean_frame is None else drawn + self.mean_frame

@@ -1,0 +1,1 @@
+"""Decoders that come with lapa."""
