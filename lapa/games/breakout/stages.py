@@ -30,8 +30,8 @@ def _bricks_standing(state: State) -> np.ndarray:
     return 4 - np.searchsorted(BRICK_BOUNDS, _bricks(state))
 
 
-def _score(state: State) -> np.ndarray:
-    return np.searchsorted(SCORE_BOUNDS, state["score"])
+def _points(state: State) -> np.ndarray:
+    return np.where(state["score"] < 0, -1, np.searchsorted(SCORE_BOUNDS, state["score"]))
 
 
 def _paddle(state: State) -> np.ndarray:
@@ -47,15 +47,26 @@ def _ball(state: State) -> np.ndarray:
 
 
 def _lives(state: State) -> np.ndarray:
-    return np.clip(5 - state["lives"], 0, 5)
+    lives = state["lives"]
+    return np.where((lives < 0) | (lives > 5), -1, 5 - lives)
 
 
 ASPECTS = (
-    Aspect("bricks standing", ("91 to 108", "55 to 90", "19 to 54", "1 to 18", "none"), _bricks_standing),
-    Aspect("score", ("0", "1 to 99", "100 to 299", "300 to 431", "432 to 863", "864"), _score),
-    Aspect("paddle", ("full", "small"), _paddle),
-    Aspect("ball", ("away", "slow", "medium", "fast"), _ball),
-    Aspect("lives", ("5", "4", "3", "2", "1", "0"), _lives),
+    Aspect(
+        "bricks standing",
+        ("91 to 108", "55 to 90", "19 to 54", "1 to 18", "no"),
+        _bricks_standing,
+        starts=("serve", "rally", "half_cleared", "last_bricks", "cleared"),
+    ),
+    Aspect(
+        "points",
+        ("0", "1 to 99", "100 to 299", "300 to 431", "432 to 863", "864"),
+        _points,
+        starts=("serve", "rally", "half_cleared", "last_bricks", "second_wall", "cleared"),
+    ),
+    Aspect("paddle", ("full", "small"), _paddle, starts=("serve", "tunnel")),
+    Aspect("ball", ("no", "slow", "medium", "fast"), _ball, starts=("serve", "serve", "rally", "tunnel")),
+    Aspect("lives", ("5", "4", "3", "2", "1", "0"), _lives, starts=("serve",) * 6),
 )
 
 STARTS = MappingProxyType(
