@@ -131,7 +131,7 @@ def missing(found: Iterable[Covered], starts: Iterable[str] = ()) -> list[str]:
                 sentences.append(f"no frame with {phrase}{remedy}")
                 continue
             if place == 0 and shares[number] < SELDOM:
-                seldom.append(f"more than {percent(shares[number])} of frames with {phrase}{remedy}")
+                seldom.append(f"enough frames with {phrase}: only {percent(shares[number])} of all{remedy}")
             lacking = [name for name, frames in covered.frames.items() if name != WHOLE and not frames[number]]
             if lacking:
                 in_splits.append(f"no frame with {phrase} in {' and '.join(lacking)}")

@@ -19,7 +19,7 @@ from lapa.evaluation.stages import ENOUGH, WORST, StagesEvaluator, places_of, st
 from lapa.games.breakout.game import Breakout
 
 MANY, FEW = float(ENOUGH), float(ENOUGH - 1)
-WALL, LAST, NONE = (f"stages/part/{name}_bricks_standing" for name in ("91_to_108", "1_to_18", "no"))
+WALL, LAST, NONE = (f"stages/part/{name}_bricks_standing" for name in ("91_to_108", "1_to_18", "0"))
 TUNNEL = "stages/start/tunnel"
 FOUND = {
     f"{WALL}/pairs": 500.0,
@@ -93,7 +93,7 @@ def test_the_report_has_one_table_of_them(on_train: Evaluation, breakout_checkpo
     assert page.count('<h2 id="stages">Stages of the game</h2>') == 1
     section = page.partition('id="stages"')[2]
     starts = [f"start {episode.tracks.meta['start']}" for episode in on_train.study.episodes]
-    for words in ("91 to 108 bricks standing", "no bricks standing", "a second ball drawn", *starts):
+    for words in ("91 to 108 bricks standing", "0 bricks standing", "a second ball drawn", *starts):
         assert words in section, words
 
 
@@ -123,7 +123,7 @@ def test_the_summary_names_the_worst_stage_and_start() -> None:
 def test_stages_with_few_pairs_are_shown() -> None:
     measures = [measure for measure in Breakout.measures if measure.label == "ball within 2 px"]
     rows = stage_rows(FOUND | {"stages/part/55_to_90_bricks_standing/pairs": 0.0}, measures)
-    assert rows[2] == ("no bricks standing", "29", "-9.00", "", "10.0 %")
+    assert rows[2] == ("0 bricks standing", "29", "-9.00", "", "10.0 %")
     assert rows[3] == ("start tunnel", "80", "-1.00", "", "")
     assert rows[4] == ("55 to 90 bricks standing", "0", "", "", "")
 

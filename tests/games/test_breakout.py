@@ -342,14 +342,18 @@ def walls(*standing: int) -> np.ndarray:
         (
             "bricks standing",
             {"bricks": walls(108, 91, 90, 55, 54, 19, 18, 1, 0)},
-            ["91 to 108"] * 2 + ["55 to 90"] * 2 + ["19 to 54"] * 2 + ["1 to 18"] * 2 + ["no"],
+            ["91 to 108"] * 2 + ["55 to 90"] * 2 + ["19 to 54"] * 2 + ["1 to 18"] * 2 + ["0"],
         ),
         (
             "points",
             {"score": np.array([0, 1, 99, 100, 299, 300, 431, 432, 863, 864, -1])},
             ["0", *["1 to 99"] * 2, *["100 to 299"] * 2, *["300 to 431"] * 2, *["432 to 863"] * 2, "864", None],
         ),
-        ("paddle", {"paddle_width": np.array([16, 12, 14, 8, np.nan])}, ["full", "small", "full", None, None]),
+        (
+            "paddle",
+            {"paddle_width": np.array([16, 12, 14, 12, 8, np.nan]), "paddle": np.array([80, 80, 15, 14, 12, np.nan])},
+            ["full", "small", "full", None, None, None],
+        ),
         ("ball", {"ball_speed": np.array([0, 1, 2, 3, 4, np.nan])}, ["no", "slow", "medium", "fast", "fast", None]),
         ("lives", {"lives": np.array([5, 4, 3, 2, 1, 0, -1])}, ["5", "4", "3", "2", "1", "0", None]),
     ],

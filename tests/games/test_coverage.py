@@ -91,7 +91,7 @@ def test_what_no_frame_shows_is_named_with_a_remedy() -> None:
 
 def test_what_few_frames_show_is_named_of_the_stages_alone() -> None:
     rare = covered(900, 90, 5, 100, 9, 5, starts=("serve", "", "cleared"))
-    assert missing([rare]) == ["more than 0.9 % of frames with no bricks standing; record with --start cleared"]
+    assert missing([rare]) == ["enough frames with no bricks standing: only 0.9 % of all; record with --start cleared"]
     assert missing([covered(50, 40, 10, 10, 8, 5), rare]) == []
 
 

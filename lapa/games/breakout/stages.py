@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from lapa.games.breakout.screen import BALL_HEIGHT, BRICKS_TOP, SMALL_PADDLE_WIDTH
+from lapa.games.breakout.screen import BALL_HEIGHT, BRICKS_TOP, SMALL_PADDLE_WIDTH, WALLS
 from lapa.games.game import Aspect, Start, State
 
 WALL_POINTS = 432
@@ -35,10 +35,11 @@ def _points(state: State) -> np.ndarray:
 
 
 def _paddle(state: State) -> np.ndarray:
-    # A wall that hides some of a paddle makes it look small.
-    width = state["paddle_width"]
-    known = (width == SMALL_PADDLE_WIDTH) | (width > SMALL_PADDLE_WIDTH)
-    return np.where(known, (width == SMALL_PADDLE_WIDTH).astype(np.int64), -1)
+    centre, width = state["paddle"], state["paddle_width"]
+    # A wall that hides some of a full paddle makes it look small.
+    at_wall = (centre - width / 2 <= WALLS[0]) | (centre + width / 2 >= WALLS[1])
+    is_small = (width == SMALL_PADDLE_WIDTH) & ~at_wall
+    return np.where(width > SMALL_PADDLE_WIDTH, 0, np.where(is_small, 1, -1))
 
 
 def _ball(state: State) -> np.ndarray:
@@ -54,7 +55,7 @@ def _lives(state: State) -> np.ndarray:
 ASPECTS = (
     Aspect(
         "bricks standing",
-        ("91 to 108", "55 to 90", "19 to 54", "1 to 18", "no"),
+        ("91 to 108", "55 to 90", "19 to 54", "1 to 18", "0"),
         _bricks_standing,
         starts=("serve", "rally", "half_cleared", "last_bricks", "cleared"),
     ),
