@@ -55,7 +55,8 @@ class DataConfig:
         downsample: k; each block of k x k pixels becomes one pixel.
         placement: where the prepared frames are kept during training: on the ``device``, in host ``memory``, or on
             ``disk`` (worker processes read them); ``auto`` takes the first of these with enough room.
-        split: shares of the episodes for training, validation and test; they sum to 1.
+        split: shares of the episodes for training, validation and test; they sum to 1. Episodes that begin at one
+            named start are dealt by themselves, so that each split has some of them.
         split_seed: seed of the split.
     """
 

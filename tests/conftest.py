@@ -16,6 +16,8 @@ from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.engine.training import train
 from lapa.evaluation.evaluate import Evaluation, evaluate
+from lapa.games.game import games
+from square import Square
 
 
 def pytest_configure() -> None:
@@ -91,3 +93,12 @@ def breakout_checkpoint(breakout_run: Path) -> Checkpoint:
 def evaluation(breakout_checkpoint: Checkpoint, breakout_store: FrameStore) -> Evaluation:
     """What is found of ``breakout_checkpoint`` on its test episode."""
     return evaluate(breakout_checkpoint, breakout_store)
+
+
+@pytest.fixture
+def square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy as a game that a third party brings."""
+    names = games.names()
+    monkeypatch.setattr(games, "_entries", dict(games._entries))
+    games.register("square", Square)
+    assert games.names() == sorted([*names, "square"])

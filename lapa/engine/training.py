@@ -23,7 +23,7 @@ from lapa.contracts import Coder, System
 from lapa.data.clips import ClipSampler
 from lapa.data.feed import Feed, place
 from lapa.data.files import atomic_file
-from lapa.data.splits import split_episodes
+from lapa.data.splits import deal
 from lapa.data.store import FrameStore
 from lapa.device import check_compiler, set_cpu_arithmetic
 from lapa.engine.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
@@ -135,9 +135,10 @@ class Run:
         seed_everything(options.seed)
         set_cpu_arithmetic()
 
-        names = [episode.name for episode in store.episodes]
-        dealt = split_episodes(names, config.data.split, config.data.split_seed)
-        self.split: dict[str, list[str]] = resumed["split"] if resumed else dealt
+        data = config.data
+        self.split: dict[str, list[str]] = (
+            resumed["split"] if resumed else deal(store.episodes, data.split, data.split_seed)
+        )
         train_set, val_set = make_datasets(config, store, self.split)
         self.step = resumed["step"] if resumed else 0
         sampler = ClipSampler(

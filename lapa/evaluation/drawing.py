@@ -30,6 +30,27 @@ EXTREMES = {"best": 2, "median": 2, "worst": 2}
 MOVIE_STEPS = 200
 
 
+class KeptErrors:
+    """The errors of the judged clips, added batch by batch; ask for it by :meth:`Study.shared`.
+
+    Args:
+        study: what is judged.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._parts: list[Errors] = []
+
+    def add(self, errors: Errors) -> None:
+        """Takes those of the next batch."""
+        self._parts.append(errors)
+
+    @property
+    def errors(self) -> Errors:
+        """Of all clips so far."""
+        self._parts = [joined_errors(self._parts)]
+        return self._parts[0]
+
+
 class DrawingEvaluator(Evaluator):
     """Errors of predicted frames.
 
@@ -46,7 +67,7 @@ class DrawingEvaluator(Evaluator):
         self.errors: Errors = {}
         self.splits: dict[str, dict[str, float]] = {}
         self.by_episode: dict[str, dict[str, float]] = {}
-        self._parts: list[Errors] = []
+        self._kept = study.shared(KeptErrors)
 
     @classmethod
     def skip(cls, study: Study) -> str | None:
@@ -55,13 +76,12 @@ class DrawingEvaluator(Evaluator):
 
     def see(self, batch: DrawnBatch) -> None:
         """Keeps the errors of each clip."""
-        self._parts.append(drawing_errors(batch, self.study.mean_frame))
+        self._kept.add(drawing_errors(batch, self.study.mean_frame))
 
     def metrics(self) -> dict[str, float]:
         """Figures of each predictor, the gains over copying, and the least and greatest gain of an episode."""
         study = self.study
-        self.errors = joined_errors(self._parts)
-        self._parts = []
+        self.errors = self._kept.errors
         found = {study.split: drawing_metrics(self.errors)}
         for name in study.parts.keys() - {study.split}:
             clips = study.dataset(study.parts[name])

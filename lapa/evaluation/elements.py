@@ -14,6 +14,50 @@ from lapa.report.page import Page
 from lapa.report.tables import Row
 
 
+class FoundElements:
+    """What is on the screen in drawn and recorded frames of the judged clips; ask for it by :meth:`Study.shared`.
+
+    Args:
+        study: what is judged.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._predicted: list[State] = []
+        self._copied: list[State] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was looked at."""
+        return not self._predicted
+
+    def add(self, predicted: State, copied: State) -> None:
+        """Takes what was found in the predicted and in the current frames of the next batch."""
+        self._predicted.append(predicted)
+        self._copied.append(copied)
+
+    def compare(self, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
+        """The game's own figures over some of the clips."""
+        game = self._study.game
+        assert game is not None
+        self._predicted, self._copied = [joined_states(self._predicted)], [joined_states(self._copied)]
+        parts = (*self._predicted, *self._copied, *self._study.shared(true_states))
+        return game.compare(*({name: values[rows] for name, values in part.items()} for part in parts))
+
+
+def true_states(study: Study) -> tuple[State, State]:
+    """What the RAM says of the last two frames of each judged clip; ask for it by :meth:`Study.shared`."""
+    assert study.game is not None
+    before, after = [], []
+    for episode in study.episodes:
+        ram = episode.tracks.ram
+        assert ram is not None
+        rows = episode.step_rows(study.pair_starts(episode))
+        before.append(ram[rows])
+        after.append(ram[rows + 1])
+    return study.game.state(np.concatenate(before)), study.game.state(np.concatenate(after))
+
+
 class ElementsEvaluator(Evaluator):
     """Elements found in the predicted frames, compared with what the RAM says of the true ones."""
 
@@ -22,8 +66,7 @@ class ElementsEvaluator(Evaluator):
 
     def __init__(self, study: Study) -> None:
         super().__init__(study)
-        self._predicted: list[State] = []
-        self._copied: list[State] = []
+        self._found = study.shared(FoundElements)
 
     @classmethod
     def skip(cls, study: Study) -> str | None:
@@ -48,24 +91,15 @@ class ElementsEvaluator(Evaluator):
         """Keeps what is found in the frames, not the frames."""
         downsample = self.study.format.downsample
         pixels = (255 * batch.drawn).round().to(torch.uint8)  # as a screen would show them
-        for found, frames in ((self._predicted, pixels), (self._copied, batch.clips.current)):
-            found.append(self._game.find(frames.numpy().astype(np.float32) / 255, downsample))
+        predicted, copied = (
+            self._game.find(frames.numpy().astype(np.float32) / 255, downsample)
+            for frames in (pixels, batch.clips.current)
+        )
+        self._found.add(predicted, copied)
 
     def metrics(self) -> dict[str, float]:
         """The game's own."""
-        before, after = self._states()
-        return self._game.compare(joined_states(self._predicted), joined_states(self._copied), before, after)
-
-    def _states(self) -> tuple[State, State]:
-        """What the RAM says of the last two frames of each clip."""
-        before, after = [], []
-        for episode in self.study.episodes:
-            ram = episode.tracks.ram
-            assert ram is not None
-            rows = episode.step_rows(self.study.pair_starts(episode))
-            before.append(ram[rows])
-            after.append(ram[rows + 1])
-        return self._game.state(np.concatenate(before)), self._game.state(np.concatenate(after))
+        return self._found.compare()
 
     @classmethod
     def rows(cls, metrics: Mapping[str, float]) -> list[Row]:

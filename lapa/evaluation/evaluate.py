@@ -17,6 +17,7 @@ from lapa.evaluation.evaluator import Column, Evaluator, Verdict, named
 from lapa.evaluation.events import EventsEvaluator
 from lapa.evaluation.reading import ReadingEvaluator
 from lapa.evaluation.speed import SpeedEvaluator
+from lapa.evaluation.stages import StagesEvaluator
 from lapa.evaluation.study import Study
 from lapa.progress import notify as print_line
 from lapa.report.tables import Row
@@ -24,6 +25,7 @@ from lapa.report.tables import Row
 EVALUATORS: tuple[type[Evaluator], ...] = (
     DrawingEvaluator,
     ElementsEvaluator,
+    StagesEvaluator,
     CodebookEvaluator,
     EventsEvaluator,
     ReadingEvaluator,

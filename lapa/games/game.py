@@ -54,11 +54,17 @@ class Aspect(NamedTuple):
         title: what is looked at, such as ``"bricks standing"``.
         parts: names of the K parts; a recording of the whole game has screens of each.
         find: a :data:`State` of N screens -> (N,) int64 indices of ``parts``, -1 where it cannot be told.
+        starts: for each part, a start after which it is soon seen; nothing where none is known.
     """
 
     title: str
     parts: tuple[str, ...]
     find: Callable[[State], np.ndarray]
+    starts: tuple[str, ...] = ()
+
+    def phrase(self, part: int) -> str:
+        """A part in words, such as ``"1 to 18 bricks standing"``."""
+        return f"{self.parts[part]} {self.title}"
 
 
 class Start(NamedTuple):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BLUE, RED, GREY, GREEN, YELLOW = "#4477aa", "#cc6677", "#999999", "#228833", "#ccbb44"
+SERIES = (BLUE, YELLOW, GREEN, GREY)
+"""Colours of series that stand side by side."""
 
 
 class Curve(NamedTuple):
@@ -23,6 +25,18 @@ class Curve(NamedTuple):
     metric: str
     label: str
     style: str = "-"
+
+
+class Bars(NamedTuple):
+    """Values of several series, such as the splits, for the same things.
+
+    Attributes:
+        labels: names of the N things.
+        series: (N,) values by the name of the series.
+    """
+
+    labels: Sequence[str]
+    series: Mapping[str, np.ndarray]
 
 
 def points_of(history: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[int, float]]:
@@ -83,6 +97,35 @@ def plot_groups(labels: Sequence[str], measures: Mapping[str, Sequence[np.ndarra
     return png(figure)
 
 
+def plot_bars(panels: Mapping[str, Bars], label: str, title: str = "") -> bytes:
+    """Bars of each series side by side: one panel a group of things.
+
+    Args:
+        panels: by what they show.
+        label: what is measured.
+        title: kept in the file, not shown.
+    """
+    columns = max(1, min(2, len(panels)))
+    lines = max(1, -(-len(panels) // columns))
+    figure, grid = new_axes(columns, 5.5 * columns, 2.6 * lines + 0.4, rows=lines, squeeze=False)
+    for axes, (name, bars) in zip(grid.flat, panels.items(), strict=False):
+        places, width = np.arange(len(bars.labels)), 0.8 / max(1, len(bars.series))
+        for number, ((series, values), colour) in enumerate(zip(bars.series.items(), SERIES, strict=False)):
+            axes.bar(places + (number + 0.5) * width - 0.4, values, width, label=series, color=colour)
+        for place in places[~np.any(list(bars.series.values()), axis=0)]:
+            axes.text(place, 0, "none", color=RED, ha="center", va="bottom", fontsize=8)
+        axes.set_xticks(places, bars.labels)
+        axes.set_title(name, fontsize=10)
+        axes.tick_params(labelsize=8)
+        axes.set_ylim(bottom=0)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    if panels:
+        grid[0, 0].legend(fontsize=8)
+        figure.supylabel(label, fontsize=9)
+    return png(figure, title)
+
+
 def palette(count: int) -> list[Any]:
     """Colours that can be told apart, repeated after ten."""
     from matplotlib import colormaps
@@ -109,8 +152,8 @@ def new_axes(columns: int = 1, width: float = 9, height: float = 3.2, rows: int 
     return figure, axes
 
 
-def png(figure: Any) -> bytes:
-    """A Matplotlib figure as the bytes of a PNG file."""
+def png(figure: Any, title: str = "") -> bytes:
+    """A Matplotlib figure as the bytes of a PNG file; a title is kept in it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", metadata={"Title": title} if title else None)
     return buffer.getvalue()

@@ -15,6 +15,26 @@ def format_table(rows: Sequence[Row]) -> str:
     return "\n".join(f"{name:<{widths[0]}}  {value:>{widths[1]}}  {against}".rstrip() for name, value, against in rows)
 
 
+def aligned(rows: Sequence[Row]) -> str:
+    """Rows of equally many cells as text for the terminal: the first column to the left, all others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = (f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+    return "\n".join(lines)
+
+
+def count_bytes(size: int) -> str:
+    """Such as "34.7 MB"."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
 def percent(share: float) -> str:
     """Such as "83.2 %"."""
     return f"{100 * share:.1f} %"

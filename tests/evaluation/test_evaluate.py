@@ -56,7 +56,11 @@ READING = {
 }
 NEED_TRUTH = {
     *(f"elements/ball/{what}_frames" for what in ("free", "away")),
-    *(f"elements/ball/{who}{what}" for who in ("", "copy_") for what in ("drawn", "within_2px", "within_4px", "false")),
+    *(
+        f"elements/ball/{who}{what}"
+        for who in ("", "copy_")
+        for what in ("drawn", "within_2px", "within_4px", "false", "extra")
+    ),
     *(f"elements/paddle/{who}within_{pixels}px" for who in ("", "copy_") for pixels in (1, 2)),
     *(
         f"elements/{what}/{who}{which}accuracy"
@@ -89,7 +93,9 @@ def test_breakout_gets_all_figures_and_they_are_finite(evaluation: Evaluation) -
     # and an event that happens too seldom.
     optional = DISTANCES | READING | {name for name in NEED_TRUTH if name.endswith(("changed_accuracy", "false"))}
     assert evaluation.metrics.keys() & READING
-    assert evaluation.metrics.keys() - optional == (NEED_NO_TRUTH | NEED_TRUTH) - optional
+    stages = {name for name in evaluation.metrics if name.startswith("stages/")}  # which ones, the episode decides
+    assert stages
+    assert evaluation.metrics.keys() - stages - optional == (NEED_NO_TRUTH | NEED_TRUTH) - optional
     assert evaluation.left_out == []
     assert [name for name, value in evaluation.metrics.items() if not math.isfinite(value)] == []
 
@@ -120,7 +126,8 @@ def test_each_episode_has_its_own_figures(breakout_checkpoint: Checkpoint, break
     by_episode = drawing(found).by_episode
     assert set(by_episode) == set(breakout_checkpoint.split["train"])
     errors = [10 ** (-figures["psnr_db"] / 10) for figures in by_episode.values()]
-    assert found.metrics["recon/psnr_db"] == pytest.approx(-10 * math.log10(np.mean(errors)))  # 50 pairs each
+    pairs = [len(found.study.pair_starts(episode)) for episode in found.study.episodes]
+    assert found.metrics["recon/psnr_db"] == pytest.approx(-10 * math.log10(np.average(errors, weights=pairs)))
     gains = [figures["gain_over_copy_db"] for figures in by_episode.values()]
     assert found.metrics["recon/episode_gain_over_copy_db_min"] == min(gains)
     assert found.metrics["recon/episode_gain_over_copy_db_max"] == max(gains)
@@ -227,7 +234,7 @@ def test_pictures_alone_get_all_that_needs_no_truth_and_say_what_is_missing(
     for name in NEED_NO_TRUTH - {"speed/pairs_per_second"}:
         assert found.metrics[name] == pytest.approx(evaluation.metrics[name], rel=1e-5, abs=1e-5), name
     parts = [sentence.split(":")[0] for sentence in found.left_out]
-    assert parts == ["ball, paddle, bricks and digits", "events", "actions"]
+    assert parts == ["ball, paddle, bricks and digits", "stages", "events", "actions"]
 
 
 def test_a_recording_made_later_is_judged_whole(breakout_checkpoint: Checkpoint, tmp_path: Path) -> None:

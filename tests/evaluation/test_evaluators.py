@@ -6,7 +6,7 @@ import dataclasses
 import gc
 import json
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,10 +29,11 @@ from lapa.evaluation.elements import ElementsEvaluator
 from lapa.evaluation.evaluate import EVALUATORS, Evaluation, evaluate, summary_rows, verdicts
 from lapa.evaluation.report import write_report
 from lapa.evaluation.study import DrawnBatch, Study
-from lapa.games.game import Game, Measure, Remark, State, find_game, games
+from lapa.games.game import find_game, games
 from lapa.inference.reading import READER_FILE, load_reader
 from lapa.metrics.pixels import psnr_db, squared_errors
 from lapa.report.tables import format_table, percent
+from square import Square, corners
 
 QUIET: Callable[[str], None] = lambda _: None  # noqa: E731
 
@@ -129,7 +130,7 @@ def test_a_system_that_only_draws_gets_a_report_without_codes(
     assert {name.partition("/")[0] for name in found.metrics} == {"recon", "speed"}
     missing = {sentence.partition(":")[0]: sentence for sentence in found.left_out}
     assert missing.keys() - {"ball, paddle, bricks and digits"} == {
-        *("codebook", "events", "reading", "control", "actions")
+        *("stages", "codebook", "events", "reading", "control", "actions")
     }
     assert missing["actions"] == f"actions: a {system.__name__} gives no codes"
     page = write_report(tmp_path, checkpoint, found).read_text()
@@ -176,7 +177,7 @@ def test_each_group_of_metrics_has_one_evaluator() -> None:
     groups = [kind.group for kind in EVALUATORS]
     assert len(set(groups)) == len(groups)
     assert {kind.__module__ for kind in EVALUATORS} == {f"lapa.evaluation.{name}" for name in (
-        "drawing", "elements", "codebook", "events", "reading", "control", "actions", "speed"
+        "drawing", "elements", "stages", "codebook", "events", "reading", "control", "actions", "speed"
     )}  # fmt: skip
     for kind in EVALUATORS:
         assert [c for c in kind.columns() if not c.metric.startswith(f"{kind.group}/")] == []
@@ -243,65 +244,6 @@ def test_the_errors_of_all_clips_are_kept_as_numbers_alone(judged: Evaluation) -
 # Games
 
 
-class Square(Game):
-    """The toy: a bright square that is pushed about. Its RAM has the square's corner."""
-
-    title = "the toy"
-    elements = "the square"
-    event_names = ("it moves down", "it moves up")
-    action_classes = ("stay", "move")
-    measures = (Measure("square within 2 px", "square/{}within_2px", percent, "square in its place", "square"),)
-
-    def matches(self, meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:
-        return meta.get("env_id") == "Toy-v0" and frame_size == (40, 32)
-
-    def class_of_action(self, actions: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
-        return (actions > 0).astype(np.int64)
-
-    def state(self, ram: np.ndarray) -> State:
-        return {"corner": ram.astype(float)}
-
-    def read(self, frames: np.ndarray) -> State:
-        return {"corner": corners(frames[..., 0] > 100)}
-
-    def find(self, frames: np.ndarray, downsample: int) -> State:
-        return {"corner": corners(frames[:, 0] > 0.4)}
-
-    def observation(self, state: State) -> np.ndarray:
-        return state["corner"]
-
-    def motion(self, before: State, after: State) -> np.ndarray:
-        return after["corner"] - before["corner"]
-
-    def events(self, states: State, numbers: np.ndarray) -> np.ndarray:
-        down = np.diff(states["corner"][:, 0])
-        return np.stack([down > 0, down < 0], axis=1)
-
-    def compare(self, predicted: State, copied: State, before: State, truth: State) -> dict[str, float]:
-        def within(found: State) -> float:
-            return float((np.abs(found["corner"] - truth["corner"]).max(1) <= 2).mean())
-
-        return {"square/within_2px": within(predicted), "square/copy_within_2px": within(copied)}
-
-    def remarks(self, metrics: Mapping[str, float]) -> Iterator[Remark]:
-        if "square/within_2px" in metrics:
-            yield Remark("weak", f"The square is in its place in {percent(metrics['square/within_2px'])}.")
-
-
-def corners(lit: np.ndarray) -> np.ndarray:
-    """(N, H, W) bool -> (N, 2), row and column of the first lit pixel, 0 where there is none."""
-    return np.stack([lit.any(2).argmax(1), lit.any(1).argmax(1)], axis=1)
-
-
-@pytest.fixture
-def square(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy as a game that a third party brings."""
-    names = games.names()
-    monkeypatch.setattr(games, "_entries", dict(games._entries))
-    games.register("square", Square)
-    assert games.names() == sorted([*names, "square"])
-
-
 @pytest.fixture
 def toys_with_ram(tmp_path: Path, record_toy: Callable[..., Path]) -> FrameStore:
     root = record_toy(tmp_path / "toy", episodes=6, steps=30)
@@ -309,7 +251,8 @@ def toys_with_ram(tmp_path: Path, record_toy: Callable[..., Path]) -> FrameStore
     for episode in bare.episodes:
         frames = bare.frames(range(episode.start, episode.stop))
         ram = corners(frames[..., 0] > 100).astype(np.uint8)
-        tracks = Tracks(actions=episode.tracks.actions, ram=ram, meta=episode.tracks.meta)
+        meta = {**episode.tracks.meta, "start": "middle" if episode.name in "135" else "serve"}
+        tracks = Tracks(actions=episode.tracks.actions, ram=ram, meta=meta)
         write_tracks(root / episode.name / TRACKS_FILE, tracks)
     return open_store(root, tmp_path / "with_ram.lapa", notify=QUIET)
 
@@ -330,6 +273,7 @@ def test_a_third_partys_game_is_judged_like_breakout(
     assert ("square in its place", percent(share)) in [row[:2] for row in summary_rows(found.metrics)]
     assert any(verdict.sentence.startswith("The square is in its place") for verdict in found.verdicts)
     assert "square" in comparison_header()
+    assert "gain in the worst stage, dB" in comparison_header()
     assert found.metrics["probe/oracle_accuracy"] == 1.0, "whether it moved is known from two corners"
     assert 0 < found.metrics["reading/it_moves_down/share"] < 0.5
     details = found.details()
@@ -363,5 +307,8 @@ def test_all_registered_games_meet_the_contract() -> None:
         assert len(set(game.event_names)) == len(game.event_names) > 0
         assert len(game.action_classes) > 1
         assert all("{}" in measure.metric for measure in game.measures)
+        assert all(len(aspect.starts) in (0, len(aspect.parts)) for aspect in game.aspects)
+        assert {start for aspect in game.aspects for start in aspect.starts} <= set(game.starts)
+        assert set(game.mix) <= set(game.starts)
         assert not game.matches({}, (1, 1))
         assert list(game.remarks({})) == []

@@ -38,6 +38,9 @@ from lapa.games.breakout.screen import (
 LIT = 30
 """All that the game draws has more red than this, of 255; the ground has none."""
 
+BALL_MARGIN = 2
+"""Recorded pixels around the found ball's window in which light belongs to it: a drawn ball may be soft."""
+
 
 def to_luma(frames: np.ndarray) -> np.ndarray:
     """(N, C, H, W) in [0, 1], grey or RGB -> (N, H, W) luma in [0, 1]."""
@@ -52,11 +55,38 @@ def find_ball(luma: np.ndarray, downsample: int) -> np.ndarray:
     The ball is the brightest window of ball size between bricks and paddle. It counts as drawn when the window holds
     at least half of a whole ball's light.
     """
+    return _brightest(_free_zone(luma, downsample), downsample)[0]
+
+
+def find_balls(luma: np.ndarray, downsample: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same, and (N,) bool: apart from that ball something else is drawn that would count as one."""
     k = downsample
-    top, left = -(-FREE_ROWS[0] // k), WALLS[0] // k
-    zone = luma[:, top : FREE_ROWS[1] // k, left : WALLS[1] // k]
+    zone = _free_zone(luma, k)
+    centre, rows, columns = _brightest(zone, k)
+    height, width = _window(k)
+    margin = -(-BALL_MARGIN // k)
+    down, across = (np.arange(side) for side in zone.shape[1:])
+    is_near = (down >= rows[:, None] - margin) & (down < rows[:, None] + height + margin)
+    is_beside = (across >= columns[:, None] - margin) & (across < columns[:, None] + width + margin)
+    rest = np.where(is_near[:, :, None] & is_beside[:, None], 0, zone)
+    is_extra: np.ndarray = ~np.isnan(centre[:, 0]) & ~np.isnan(_brightest(rest, k)[0][:, 0])
+    return centre, is_extra
+
+
+def _free_zone(luma: np.ndarray, k: int) -> np.ndarray:
+    """The pixels between bricks and paddle, (N, H'', W'')."""
+    return luma[:, -(-FREE_ROWS[0] // k) : FREE_ROWS[1] // k, WALLS[0] // k : WALLS[1] // k]
+
+
+def _window(k: int) -> tuple[int, int]:
+    """Height and width of a ball in pixels of the picture."""
     # One pixel more than the ball covers: it rarely sits on the borders of downsampled pixels.
-    window = (BALL_HEIGHT // k + (k > 1), BALL_WIDTH // k + (k > 1))
+    return BALL_HEIGHT // k + (k > 1), BALL_WIDTH // k + (k > 1)
+
+
+def _brightest(zone: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ball's centre, as :func:`find_ball` has it, and the corner of its window in the zone: rows, columns."""
+    window = _window(k)
     patches = np.lib.stride_tricks.sliding_window_view(zone, window, axis=(1, 2))
     light = patches.sum((-2, -1))
     best = light.reshape(len(light), -1).argmax(1)
@@ -66,9 +96,9 @@ def find_ball(luma: np.ndarray, downsample: int) -> np.ndarray:
     mass = chosen.sum((1, 2))
     y = (chosen.sum(2) * (np.arange(window[0]) + 0.5)).sum(1) / mass
     x = (chosen.sum(1) * (np.arange(window[1]) + 0.5)).sum(1) / mass
-    centre = k * np.stack([left + columns + x, top + rows + y], axis=1)
+    centre = k * np.stack([WALLS[0] // k + columns + x, -(-FREE_ROWS[0] // k) + rows + y], axis=1)
     centre[mass < 0.5 * BALL_LUMA * BALL_WIDTH * BALL_HEIGHT / k**2] = np.nan
-    return centre
+    return centre, rows, columns
 
 
 def find_paddle(luma: np.ndarray, downsample: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from lapa.games.breakout.detectors import find_ball, find_bricks, find_digits, find_paddle
+from lapa.games.breakout.detectors import find_balls, find_bricks, find_digits, find_paddle
 from lapa.games.breakout.screen import ScreenState
 from lapa.games.game import Measure, State
 from lapa.report.tables import per_myriad, percent, pixels
 
 MEASURES = (
     Measure("ball drawn, where it flies free (recall)", "ball/{}drawn", percent),
-    Measure("ball within 2 px", "ball/{}within_2px", percent),
+    Measure(
+        "ball within 2 px",
+        "ball/{}within_2px",
+        percent,
+        summary="ball within 2 px, where it flies free",
+    ),
     Measure(
         "ball within 4 px",
         "ball/{}within_4px",
@@ -21,8 +26,24 @@ MEASURES = (
     ),
     Measure("ball, median distance", "ball/{}median_px", pixels),
     Measure("ball, 95th percentile", "ball/{}p95_px", pixels),
-    Measure("ball drawn where there is none", "ball/{}false", percent),
-    Measure("paddle within 1 px", "paddle/{}within_1px", percent),
+    Measure(
+        "ball drawn where there is none",
+        "ball/{}false",
+        percent,
+        summary="ball drawn where there is none",
+    ),
+    Measure(
+        "a second ball drawn",
+        "ball/{}extra",
+        percent,
+        summary="a second ball drawn",
+    ),
+    Measure(
+        "paddle within 1 px",
+        "paddle/{}within_1px",
+        percent,
+        summary="paddle within 1 px",
+    ),
     Measure(
         "paddle within 2 px",
         "paddle/{}within_2px",
@@ -53,7 +74,7 @@ MEASURES = (
 
 
 def find_elements(luma: np.ndarray, downsample: int) -> State:
-    """Ball, paddle, bricks, score and lives in predicted frames.
+    """Ball, a second ball, paddle, bricks, score and lives in predicted frames.
 
     Args:
         luma: (N, H', W') in [0, 1].
@@ -61,8 +82,10 @@ def find_elements(luma: np.ndarray, downsample: int) -> State:
     """
     centre, _ = find_paddle(luma, downsample)
     score, lives = find_digits(luma, downsample)
+    ball, is_extra = find_balls(luma, downsample)
     return {
-        "ball": find_ball(luma, downsample),
+        "ball": ball,
+        "ball_extra": is_extra,
         "paddle": centre,
         "bricks": find_bricks(luma, downsample),
         "score": score,
@@ -81,8 +104,9 @@ def element_metrics(predicted: State, copied: State, before: ScreenState, truth:
 
     Returns:
         Shares in [0, 1] and distances in recorded pixels. ``ball/*`` is over the frames where the ball flies free,
-        but ``ball/false``, the share of frames without a ball there in which one is drawn. A distance is left out
-        where more than half of the frames (of the 95th percentile: more than one in twenty) show nothing.
+        but ``ball/false``, the share of frames without a ball there in which one is drawn. ``ball/extra`` is the share
+        in which something apart from the ball is drawn that would count as one. A distance is left out where more than
+        half of the frames (of the 95th percentile: more than one in twenty) show nothing.
         ``*changed_accuracy`` is over the bricks, scores and lives that differ from the frame before.
     """
     free, away = truth.ball_free, truth.ball_away
@@ -92,6 +116,7 @@ def element_metrics(predicted: State, copied: State, before: ScreenState, truth:
         if free.any():
             distance = finite_or_inf(np.linalg.norm(ball[free] - truth.ball[free], axis=1))
             metrics[f"ball/{name}drawn"] = float(np.isfinite(distance).mean())
+            metrics[f"ball/{name}extra"] = float(found["ball_extra"][free].mean())
             metrics |= distance_metrics(f"ball/{name}", distance, (2, 4))
         if away.any():
             metrics[f"ball/{name}false"] = float(np.isfinite(ball[away, 0]).mean())

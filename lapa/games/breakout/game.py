@@ -54,7 +54,7 @@ class Breakout(Game):
         return vars(read_screens(frames))
 
     def find(self, frames: np.ndarray, downsample: int) -> State:
-        """Ball, paddle, bricks, score and lives."""
+        """Ball, a second ball, paddle, bricks, score and lives."""
         return find_elements(to_luma(frames), downsample)
 
     def observation(self, state: State) -> np.ndarray:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from lapa.games.breakout.screen import BALL_HEIGHT, BRICKS_TOP, SMALL_PADDLE_WIDTH
+from lapa.games.breakout.screen import BALL_HEIGHT, BRICKS_TOP, SMALL_PADDLE_WIDTH, WALLS
 from lapa.games.game import Aspect, Start, State
 
 WALL_POINTS = 432
@@ -30,15 +30,16 @@ def _bricks_standing(state: State) -> np.ndarray:
     return 4 - np.searchsorted(BRICK_BOUNDS, _bricks(state))
 
 
-def _score(state: State) -> np.ndarray:
-    return np.searchsorted(SCORE_BOUNDS, state["score"])
+def _points(state: State) -> np.ndarray:
+    return np.where(state["score"] < 0, -1, np.searchsorted(SCORE_BOUNDS, state["score"]))
 
 
 def _paddle(state: State) -> np.ndarray:
-    # A wall that hides some of a paddle makes it look small.
-    width = state["paddle_width"]
-    known = (width == SMALL_PADDLE_WIDTH) | (width > SMALL_PADDLE_WIDTH)
-    return np.where(known, (width == SMALL_PADDLE_WIDTH).astype(np.int64), -1)
+    centre, width = state["paddle"], state["paddle_width"]
+    # A wall that hides some of a full paddle makes it look small.
+    at_wall = (centre - width / 2 <= WALLS[0]) | (centre + width / 2 >= WALLS[1])
+    is_small = (width == SMALL_PADDLE_WIDTH) & ~at_wall
+    return np.where(width > SMALL_PADDLE_WIDTH, 0, np.where(is_small, 1, -1))
 
 
 def _ball(state: State) -> np.ndarray:
@@ -47,15 +48,26 @@ def _ball(state: State) -> np.ndarray:
 
 
 def _lives(state: State) -> np.ndarray:
-    return np.clip(5 - state["lives"], 0, 5)
+    lives = state["lives"]
+    return np.where((lives < 0) | (lives > 5), -1, 5 - lives)
 
 
 ASPECTS = (
-    Aspect("bricks standing", ("91 to 108", "55 to 90", "19 to 54", "1 to 18", "none"), _bricks_standing),
-    Aspect("score", ("0", "1 to 99", "100 to 299", "300 to 431", "432 to 863", "864"), _score),
-    Aspect("paddle", ("full", "small"), _paddle),
-    Aspect("ball", ("away", "slow", "medium", "fast"), _ball),
-    Aspect("lives", ("5", "4", "3", "2", "1", "0"), _lives),
+    Aspect(
+        "bricks standing",
+        ("91 to 108", "55 to 90", "19 to 54", "1 to 18", "0"),
+        _bricks_standing,
+        starts=("serve", "rally", "half_cleared", "last_bricks", "cleared"),
+    ),
+    Aspect(
+        "points",
+        ("0", "1 to 99", "100 to 299", "300 to 431", "432 to 863", "864"),
+        _points,
+        starts=("serve", "rally", "half_cleared", "last_bricks", "second_wall", "cleared"),
+    ),
+    Aspect("paddle", ("full", "small"), _paddle, starts=("serve", "tunnel")),
+    Aspect("ball", ("no", "slow", "medium", "fast"), _ball, starts=("serve", "serve", "rally", "tunnel")),
+    Aspect("lives", ("5", "4", "3", "2", "1", "0"), _lives, starts=("serve",) * 6),
 )
 
 STARTS = MappingProxyType(
