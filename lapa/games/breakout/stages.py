@@ -57,7 +57,7 @@ ASPECTS = (
         "bricks standing",
         ("91 to 108", "55 to 90", "19 to 54", "1 to 18", "0"),
         _bricks_standing,
-        starts=("serve", "rally", "half_cleared", "last_bricks", "cleared"),
+        starts=("serve", "quarter_cleared", "half_cleared", "last_bricks", "cleared"),
     ),
     Aspect(
         "points",
@@ -74,6 +74,10 @@ STARTS = MappingProxyType(
     {
         "serve": Start("a new game", lambda state: np.ones(len(state["score"]), dtype=bool)),
         "rally": Start("the ball is in play, a few bricks are broken", lambda s: _is_in_play(s) & (s["score"] >= 4)),
+        "quarter_cleared": Start(
+            "at most 84 bricks of the first wall stand",
+            lambda s: _is_in_play(s) & (_bricks(s) <= 84) & (s["score"] < WALL_POINTS),
+        ),
         "half_cleared": Start(
             "half of the first wall is gone",
             lambda s: _is_in_play(s) & (_bricks(s) <= 54) & (s["score"] < WALL_POINTS),
@@ -104,6 +108,6 @@ STARTS = MappingProxyType(
 
 # The late ones take seconds of play to come to, so they are fewer.
 MIX = (
-    *("serve", "half_cleared", "last_bricks", "rally", "tunnel", "second_wall"),
-    *("serve", "half_cleared", "last_wall", "rally", "last_bricks", "cleared"),
+    *("serve", "half_cleared", "last_bricks", "quarter_cleared", "tunnel", "second_wall"),
+    *("serve", "half_cleared", "last_wall", "quarter_cleared", "rally", "cleared"),
 )
