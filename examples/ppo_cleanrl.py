@@ -76,12 +76,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="of all environments together")
     parser.add_argument("--envs", type=int, default=8)
     parser.add_argument("--rollout", type=int, default=128, help="steps of each environment between updates")
+    parser.add_argument("--checkpoint", default="breakout", help="one that `lapa models` lists, or a file")
     parser.add_argument("--log", type=Path, default=Path("codes.jsonl"))
     arguments = parser.parse_args()
     torch.manual_seed(0)
     # NEXT_STEP autoreset: the row after an episode's end only resets. Its code is -1, and it is not learnt from.
     envs = LatentActionVectorWrapper(  # the one line
-        gym.vector.SyncVectorEnv([make_env] * arguments.envs), frame_source="render"
+        gym.vector.SyncVectorEnv([make_env] * arguments.envs), arguments.checkpoint, frame_source="render"
     )
     agent = Agent(int(envs.single_action_space.n))
     optimizer = torch.optim.Adam(agent.parameters(), lr=2.5e-4, eps=1e-5)

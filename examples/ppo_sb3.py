@@ -25,11 +25,11 @@ from lapa_envs import LatentActionWrapper
 gym.register_envs(ale_py)
 
 
-def make_env() -> gym.Env[Any, Any]:
+def make_env(checkpoint: str) -> gym.Env[Any, Any]:
     """Grey frames of 84 x 84 for the agent, raw ones for the labels."""
     env = gym.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0.0, render_mode="rgb_array")
     env = gym.wrappers.AtariPreprocessing(env, terminal_on_life_loss=True, grayscale_newaxis=True)
-    return LatentActionWrapper(env, frame_source="render")  # the one line
+    return LatentActionWrapper(env, checkpoint, frame_source="render")  # the one line
 
 
 class LogCodes(BaseCallback):
@@ -55,10 +55,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="of all environments together")
     parser.add_argument("--envs", type=int, default=8)
     parser.add_argument("--rollout", type=int, default=128, help="steps of each environment between updates")
+    parser.add_argument("--checkpoint", default="breakout", help="one that `lapa models` lists, or a file")
     parser.add_argument("--log", type=Path, default=Path("codes.jsonl"))
     parser.add_argument("--save", type=Path, default=Path("ppo_sb3.zip"), help="for lapa record --policy sb3:PATH")
     arguments = parser.parse_args()
-    envs = VecFrameStack(make_vec_env(make_env, n_envs=arguments.envs, seed=0), n_stack=4)
+    options = {"checkpoint": arguments.checkpoint}
+    envs = VecFrameStack(make_vec_env(make_env, n_envs=arguments.envs, seed=0, env_kwargs=options), n_stack=4)
     batch_size = min(256, arguments.rollout * arguments.envs)
     agent = PPO("CnnPolicy", envs, n_steps=arguments.rollout, batch_size=batch_size, n_epochs=4, ent_coef=0.01, seed=0)
     with arguments.log.open("w") as file:

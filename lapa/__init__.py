@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lapa.engine.training import train
     from lapa.inference.extraction import LatentActionDataset, extract
     from lapa.inference.labelling import Labeller, label
+    from lapa.shipped import ShippedModel, models
     from lapa.systems.latent_action.model import LatentActionModel
 
 _HOMES = {
@@ -33,6 +34,8 @@ _HOMES = {
     "extract": "lapa.inference.extraction",
     "Labeller": "lapa.inference.labelling",
     "label": "lapa.inference.labelling",
+    "ShippedModel": "lapa.shipped",
+    "models": "lapa.shipped",
     "LatentActionModel": "lapa.systems.latent_action.model",
     "train": "lapa.engine.training",
 }
@@ -47,11 +50,13 @@ __all__ = [
     "LatentActionModel",
     "Quantized",
     "Quantizer",
+    "ShippedModel",
     "extract",
     "label",
     "load_checkpoint",
     "load_config",
     "load_model",
+    "models",
     "train",
 ]
 

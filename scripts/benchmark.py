@@ -39,7 +39,6 @@ from lapa.engine.step import OptimizerStep
 from lapa.engine.training import train
 from lapa.inference.labelling import Labeller
 from lapa.progress import notify
-from lapa_envs.pretrained import default_checkpoint
 
 PRESETS = ("breakout", "breakout_rgb", "laptop")
 BATCHES = {"cpu": (8, 32), "cuda": (32, 128, 512)}
@@ -227,7 +226,7 @@ def measure_loading(store: FrameStore, seconds: float) -> dict[str, float]:
 
 def measure_labelling(store: FrameStore, batch_size: int, seconds: float) -> float:
     """Pairs per second labelled by the model that comes with the package, in fp32 and with exact borders."""
-    model = load_model(default_checkpoint())
+    model = load_model("breakout")
     labeller = Labeller(model)
     pairs = ClipDataset(store, store.episodes[:1], model.format)
     pairs.keep_on(labeller.device)

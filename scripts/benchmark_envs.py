@@ -32,7 +32,6 @@ from lapa.progress import notify
 from lapa.systems.latent_action.model import LatentActionModel
 from lapa_envs import LatentActionVectorWrapper, LatentActionWrapper, RecordEpisodes, make_env
 from lapa_envs.playing import record
-from lapa_envs.pretrained import default_checkpoint
 
 NUM_ENVS = 8
 ROUNDS = 5
@@ -150,10 +149,11 @@ def measure_record(steps: int) -> dict[str, float]:
 def measure_labels(preset: str, batch_size: int, seconds: float) -> float:
     """Labels per second in fp32 and with exact borders, as the wrappers label, of frames that are at hand.
 
-    Of ``laptop`` it is the model that comes with the package; of others an untrained one with codes on its encodings.
+    Of ``laptop`` it is the shipped model ``breakout_v0``, which was trained with it; of others an untrained one with
+    codes on its encodings.
     """
     if preset == "laptop":
-        model = load_model(default_checkpoint())
+        model = load_model("breakout_v0")
     else:
         config = load_config(preset)
         torch.manual_seed(0)

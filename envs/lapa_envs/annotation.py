@@ -15,8 +15,8 @@ from lapa.data.frames import prepare
 from lapa.engine.checkpoint import load_checkpoint
 from lapa.errors import DataError
 from lapa.inference.labelling import Labeller
-from lapa_envs.pretrained import default_checkpoint
 
+DEFAULT_MODEL = "breakout"
 PLACES = ("info", "obs", "both")
 
 
@@ -24,25 +24,25 @@ class Annotator:
     """Labels pairs of frames and names what is found.
 
     Args:
-        checkpoint: file of a trained model; by default the small Breakout model that comes with the package.
+        checkpoint: a model that comes with the package, by name, or the file of another.
         key: the name of the codes.
         device: where the model runs.
         confidence: tell also how far each latent is from another code.
         reconstruction: tell also what the decoder draws.
 
     Raises:
-        CheckpointError: there is no usable checkpoint at that path.
+        CheckpointError: there is no such model, or no usable checkpoint at that path.
         DataError: the model has no codes, or its quantizer cannot tell a confidence.
     """
 
     def __init__(
-        self, checkpoint: str | None, key: str, device: str, confidence: bool = False, reconstruction: bool = False
+        self, checkpoint: str, key: str, device: str, confidence: bool = False, reconstruction: bool = False
     ) -> None:
         if multiprocessing.current_process().daemon:
             # A worker of AsyncVectorEnv: its like share the cores, and after a fork OpenMP waits for threads that
             # did not come along.
             torch.set_num_threads(1)
-        loaded = load_checkpoint(checkpoint or default_checkpoint(), device)
+        loaded = load_checkpoint(checkpoint, device)
         self._labeller = Labeller(loaded.model)
         self.model, self.digest = self._labeller.model, loaded.digest
         self.format = self.model.format

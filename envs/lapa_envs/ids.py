@@ -1,7 +1,9 @@
-"""The environment id that ``import lapa_envs`` registers.
+"""The environment ids that ``import lapa_envs`` registers.
 
-``lapa/Breakout-v0`` is ``ALE/Breakout-v5`` (RGB frames of 210 x 160, frameskip 4, sticky actions 0.25), labelled. Its
-version goes up when its codes change: with the model that comes with the package, or with the settings of the game.
+``lapa/Breakout-v1`` is ``ALE/Breakout-v5`` (RGB frames of 210 x 160, frameskip 4, sticky actions 0.25), labelled by the
+model ``breakout``. Its version goes up when its codes change: with the model, or with the settings of the game. Earlier
+versions keep their models. Of those, Gymnasium says once that there is a newer one; made from their spec,
+``gym.make(gym.spec("lapa/Breakout-v0"))``, they are quiet.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from lapa_envs.labelling import LatentActionWrapper
     from lapa_envs.vector import LatentActionVectorWrapper
 
-BREAKOUT_ID = "lapa/Breakout-v0"
+BREAKOUT_ID = "lapa/Breakout-v1"
+MODELS = {"lapa/Breakout-v0": "breakout_v0", BREAKOUT_ID: "breakout"}
+"""The model that labels each environment."""
 GAME = {
     "game": "breakout",
     "obs_type": "rgb",
@@ -28,14 +32,15 @@ LABELLING = ("checkpoint", "frame_source", "key", "device", "as_", "confidence",
 
 
 def register() -> None:
-    """Registers the id, once."""
-    if BREAKOUT_ID not in gym.registry:
-        gym.register(
-            BREAKOUT_ID,
-            entry_point="lapa_envs.ids:make_labelled",
-            vector_entry_point="lapa_envs.ids:make_labelled_vector",
-            kwargs=GAME,
-        )
+    """Registers the ids, once."""
+    for env_id, model in MODELS.items():
+        if env_id not in gym.registry:
+            gym.register(
+                env_id,
+                entry_point="lapa_envs.ids:make_labelled",
+                vector_entry_point="lapa_envs.ids:make_labelled_vector",
+                kwargs={**GAME, "checkpoint": model},
+            )
 
 
 def make_labelled(**kwargs: Any) -> LatentActionWrapper:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -9,7 +10,8 @@ from gymnasium.utils import RecordConstructorArgs
 from torch import Tensor
 
 from lapa.errors import DataError
-from lapa_envs.annotation import Annotator, check_place, observed
+from lapa.shipped import checkpoint_text
+from lapa_envs.annotation import DEFAULT_MODEL, Annotator, check_place, observed
 from lapa_envs.frames import check_frame_source, last_frame
 
 
@@ -27,7 +29,8 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
 
     Args:
         env: its frames are RGB of the size that the model was trained on.
-        checkpoint: file of a trained model; by default the small Breakout model that comes with the package.
+        checkpoint: name of a model that comes with lapa (``lapa models`` lists them), or file of a trained model. A
+            file called ``breakout`` in the working directory is ``"./breakout"``. None takes the default.
         frame_source: ``"obs"`` reads observations, the last one of a stack; ``"render"`` calls ``env.render()``,
             which works when the observations are something else.
         key: the name of the codes.
@@ -39,7 +42,7 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
             draws it from the current one and the codes, at the model's size and colour. Black at reset.
 
     Raises:
-        CheckpointError: there is no usable checkpoint at that path.
+        CheckpointError: there is no such model, or no usable checkpoint at that path.
         DataError: the environment has no frames of the model's size, or an argument is not one of those above.
 
     Example:
@@ -58,7 +61,7 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
     def __init__(
         self,
         env: gym.Env[Any, Any],
-        checkpoint: str | None = None,
+        checkpoint: str | os.PathLike[str] | None = DEFAULT_MODEL,
         frame_source: str = "obs",
         key: str = "latent_action",
         device: str = "cpu",
@@ -66,7 +69,7 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         confidence: bool = False,
         reconstruction: bool = False,
     ) -> None:
-        checkpoint = None if checkpoint is None else str(checkpoint)
+        checkpoint = checkpoint_text(DEFAULT_MODEL if checkpoint is None else checkpoint)
         RecordConstructorArgs.__init__(
             self,
             checkpoint=checkpoint,

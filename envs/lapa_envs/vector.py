@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,8 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from lapa.errors import DataError
-from lapa_envs.annotation import Annotator, check_place, observed
+from lapa.shipped import checkpoint_text
+from lapa_envs.annotation import DEFAULT_MODEL, Annotator, check_place, observed
 from lapa_envs.frames import check_frame_source
 
 
@@ -35,7 +37,8 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
 
     Args:
         env: its frames are RGB of the size that the model was trained on.
-        checkpoint: file of a trained model; by default the small Breakout model that comes with the package.
+        checkpoint: name of a model that comes with lapa (``lapa models`` lists them), or file of a trained model. A
+            file called ``breakout`` in the working directory is ``"./breakout"``. None takes the default.
         frame_source: ``"obs"`` reads observations, the last one of a stack; ``"render"`` calls ``env.render()``. With
             ``SAME_STEP``, rendering cannot show the final frame, so it is refused.
         key: the name of the codes.
@@ -45,7 +48,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         reconstruction: adds ``infos["latent_action_reconstruction"]``, as the single wrapper does.
 
     Raises:
-        CheckpointError: there is no usable checkpoint at that path.
+        CheckpointError: there is no such model, or no usable checkpoint at that path.
         DataError: the environments have no frames of the model's size, or an argument is not one of those above.
 
     Example:
@@ -62,7 +65,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
     def __init__(
         self,
         env: gym.vector.VectorEnv[Any, Any, Any],
-        checkpoint: str | None = None,
+        checkpoint: str | os.PathLike[str] | None = DEFAULT_MODEL,
         frame_source: str = "obs",
         key: str = "latent_action",
         device: str = "cpu",
@@ -76,9 +79,8 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         check_place(as_)
         self.frame_source, self.key, self.as_ = frame_source, key, as_
         self.autoreset_mode = autoreset_mode(env)
-        self._annotator = Annotator(
-            None if checkpoint is None else str(checkpoint), key, device, confidence, reconstruction
-        )
+        checkpoint = checkpoint_text(DEFAULT_MODEL if checkpoint is None else checkpoint)
+        self._annotator = Annotator(checkpoint, key, device, confidence, reconstruction)
         seen = self._annotator.format
         if (rows := getattr(env.unwrapped, "batch_size", self.num_envs)) != self.num_envs:
             raise DataError(f"the vector environment answers for {rows} of {self.num_envs}; make it with batch_size=0")

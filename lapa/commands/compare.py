@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lapa.commands.options import Subparsers, add_data_options, add_preset_options, add_split, command
+from lapa.commands.options import (
+    Subparsers,
+    add_data_options,
+    add_preset_options,
+    add_split,
+    checkpoint_argument,
+    command,
+)
 from lapa.commands.sweep import train_and_compare
 
 
@@ -18,7 +25,13 @@ def add_compare(subparsers: Subparsers) -> None:
         "Evaluate several runs on the same recordings, side by side.",
         example="lapa compare checkpoints/film checkpoints/cross_attention --out comparison",
     )
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder, or checkpoint file")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=checkpoint_argument,
+        metavar="RUN",
+        help="run folder, checkpoint file, or model that `lapa models` lists",
+    )
     parser.add_argument(
         "--sweep",
         nargs="+",

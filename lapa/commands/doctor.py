@@ -36,13 +36,13 @@ def add_doctor(subparsers: Subparsers) -> None:
         subparsers,
         "doctor",
         run_doctor,
-        "Print installed versions, the device, presets, plugins and default folders.",
+        "Print installed versions, the device, presets, plugins, models and default folders.",
         example="lapa doctor",
     )
 
 
 def run_doctor(arguments: argparse.Namespace) -> None:
-    """Prints versions, device, plugins and paths."""
+    """Prints versions, device, plugins, models and paths."""
     import platform
 
     import torch
@@ -79,9 +79,21 @@ def run_doctor(arguments: argparse.Namespace) -> None:
     for members in ROLES:
         for plugin in members.names():
             print(f"{members.role:<12} {plugin}: {plugin_state(members, plugin)}")
+    for line in models_in_words():
+        print(f"models       {line}")
     defaults = Config()
     print(f"data         {Path(defaults.data.root).absolute()} (packed: {Path(defaults.data.root) / STORE_FOLDER})")
     print(f"checkpoints  {Path(defaults.training.out).absolute()}")
+
+
+def models_in_words() -> list[str]:
+    """A line for each distribution that brings models: their names, or why they cannot be used."""
+    from lapa.shipped import collections
+
+    return [
+        f"BROKEN, from {each.owner}: {each.reason}" if each.reason else f"{', '.join(each.names())}, from {each.owner}"
+        for each in collections()
+    ]
 
 
 def installed_version(package: str) -> str:

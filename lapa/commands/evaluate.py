@@ -41,7 +41,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(arguments.checkpoint, arguments.device)
     store = open_store(arguments.data, arguments.store, strict=arguments.strict)
     evaluation = evaluate(checkpoint, store, arguments.split, lag=arguments.lag)
-    history = read_history(arguments.checkpoint.parent / "metrics.jsonl")
+    history = read_history(checkpoint.path.parent / "metrics.jsonl")
     path = write_report(arguments.out, checkpoint, evaluation, history)
     print(format_table(summary_rows(evaluation.metrics)))
     for verdict in evaluation.verdicts:

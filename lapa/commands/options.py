@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,7 +80,11 @@ def add_data_options(parser: argparse.ArgumentParser, *, checkpoint: bool = True
     """Options of the commands that read recordings, and perhaps a checkpoint."""
     if checkpoint:
         parser.add_argument(
-            "--checkpoint", type=Path, default=Path(DEFAULT_CHECKPOINT), help="model to use (default: %(default)s)"
+            "--checkpoint",
+            type=checkpoint_argument,
+            default=DEFAULT_CHECKPOINT,
+            metavar="FILE|NAME",
+            help="model to use: a file, or one that `lapa models` lists (default: %(default)s)",
         )
     parser.add_argument(
         "--data", type=Path, default=Path("bulk_videos"), help="recorded episodes (default: %(default)s)"
@@ -87,6 +92,15 @@ def add_data_options(parser: argparse.ArgumentParser, *, checkpoint: bool = True
     parser.add_argument("--store", type=Path, help="packed store (default: inside the data folder)")
     parser.add_argument("--device", default="auto", help="such as cpu or cuda (default: %(default)s)")
     add_strict(parser)
+
+
+def checkpoint_argument(text: str) -> str:
+    """A checkpoint's file, or the name of a model; says so where the working directory has a file of that name."""
+    from lapa.shipped import is_name, model_names
+
+    if is_name(text) and Path(text).exists() and text in model_names():
+        print(f"lapa: '{text}' is the model that `lapa models` lists; ./{text} is the one here", file=sys.stderr)
+    return text
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:

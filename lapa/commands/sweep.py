@@ -44,12 +44,12 @@ def run_sweep(arguments: argparse.Namespace) -> None:
     train_and_compare(arguments, [], arguments.overrides)
 
 
-def train_and_compare(arguments: argparse.Namespace, runs: Sequence[Path], axes: Sequence[str]) -> None:
+def train_and_compare(arguments: argparse.Namespace, runs: Sequence[str | Path], axes: Sequence[str]) -> None:
     """Trains the grid of a sweep, compares its runs and others, writes the page, prints the table.
 
     Args:
         arguments: of the commands ``sweep`` and ``compare``.
-        runs: run folders or checkpoint files that exist already.
+        runs: run folders, checkpoint files or names of models that exist already.
         axes: ``dotted.key=value,value``; none to train nothing.
 
     Raises:

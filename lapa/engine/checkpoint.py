@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pickle
 import warnings
 import zipfile
@@ -26,6 +27,7 @@ from lapa.data.files import atomic_file
 from lapa.data.frames import FrameFormat
 from lapa.device import pick_device
 from lapa.errors import CheckpointError, ConfigError
+from lapa.shipped import checkpoint_path
 
 VERSION = 1
 UNREADABLE = (
@@ -104,13 +106,19 @@ def is_kind(mark: object) -> bool:
     return isinstance(mark, str) and mark.startswith("lapa.") and mark.endswith("_model")
 
 
-def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "auto") -> Checkpoint:
     """Reads a checkpoint written by :func:`save_checkpoint`.
 
+    Args:
+        path: a file, or the name of a model that comes with lapa (:func:`lapa.models`), such as ``"breakout"``. A
+            file or folder of that name in the working directory is ``"./breakout"``.
+        device: where to put the model.
+
     Raises:
-        CheckpointError: no such file, not a checkpoint, of another project or version, or its plugins are missing.
+        CheckpointError: no such model or file, not a checkpoint, of another project or version, or its plugins are
+            missing.
     """
-    path = Path(path)
+    path = checkpoint_path(path)
     target = pick_device(device) if isinstance(device, str) else device
     state = read_state(path)
     try:
@@ -137,8 +145,12 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "auto") -> Ch
     )
 
 
-def load_model(path: str | Path, device: str | torch.device = "auto") -> System:
+def load_model(path: str | os.PathLike[str], device: str | torch.device = "auto") -> System:
     """The trained model alone, in eval mode and without gradients.
+
+    Args:
+        path: a file, or the name of a model that comes with lapa, as in :func:`load_checkpoint`.
+        device: where to put the model.
 
     Raises:
         CheckpointError: as :func:`load_checkpoint`.

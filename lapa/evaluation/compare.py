@@ -30,6 +30,7 @@ from lapa.report import figures
 from lapa.report.page import Page, html_page
 from lapa.report.pictures import difference_image, png_bytes, sheet, to_rgb
 from lapa.report.tables import Row
+from lapa.shipped import checkpoint_path
 from lapa.tracking.jsonl import read_history
 
 NUM_EXAMPLES = 6
@@ -76,7 +77,7 @@ class Group:
 
 
 def compare(
-    folders: Sequence[Path],
+    folders: Sequence[str | Path],
     store: FrameStore,
     out: Path,
     split: str = "test",
@@ -93,7 +94,7 @@ def compare(
     A report that is there already, of the same checkpoint on the same recording, is not made again.
 
     Args:
-        folders: run folders, or checkpoint files.
+        folders: run folders, checkpoint files, or names of models that come with lapa.
         store: the recording.
         out: folder to write to.
         split: ``train``, ``val`` or ``test``.
@@ -109,7 +110,8 @@ def compare(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in (failed or {}).items())
         raise DataError(f"there is no run to compare{': ' * bool(reasons)}{reasons}")
     names = run_names(folders)
-    paths = [folder / "best.pt" if folder.is_dir() else folder for folder in folders]
+    places = [checkpoint_path(folder) for folder in folders]
+    paths = [place / "best.pt" if place.is_dir() else place for place in places]
     checkpoints = [load_checkpoint(path, device) for path in paths]
     check_split(names, checkpoints, store, split)
     runs = []
@@ -128,17 +130,26 @@ def compare(
     return groups
 
 
-def run_names(folders: Sequence[Path]) -> list[str]:
-    """A name for each run: its folder's.
+def run_names(folders: Sequence[str | Path]) -> list[str]:
+    """A name for each run: its folder's, or that of the model that comes with lapa.
 
     Raises:
+        CheckpointError: one is neither there nor the name of a model.
         DataError: two have the same.
     """
-    names = [(folder if folder.is_dir() else folder.parent).resolve().name for folder in folders]
+    names = [run_name(folder) for folder in folders]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise DataError(f"two runs are called '{min(twice)}'; rename a folder, the comparison goes by these names")
     return names
+
+
+def run_name(folder: str | Path) -> str:
+    """A run's name."""
+    path = checkpoint_path(folder)
+    if path != Path(folder):  # it was the name of a model
+        return path.stem
+    return (path if path.is_dir() else path.parent).resolve().name
 
 
 def check_split(names: Sequence[str], checkpoints: Sequence[Checkpoint], store: FrameStore, split: str) -> None:

@@ -25,11 +25,12 @@ from helpers import PATIENCE, pixels
 from lapa.cli import main
 from lapa.errors import DataError
 from lapa.inference.reading import Reading, load_reader
+from lapa.shipped import model_named
 from lapa_envs import make_env
 from lapa_envs.live.game import Game, Moment, find_reader, label_live
 from lapa_envs.live.page import LivePage
 from lapa_envs.live.picture import code_colors, picture
-from lapa_envs.pretrained import default_checkpoint, default_reader
+from lapa_envs.pretrained import default_reader
 
 
 def moment(step: int = 0, codes: Any = ((1, 2), (3, 1))) -> Moment:
@@ -41,7 +42,7 @@ def moment(step: int = 0, codes: Any = ((1, 2), (3, 1))) -> Moment:
 
 
 def test_each_step_is_told_as_it_was() -> None:
-    game = Game(make_env(), None, "scripted", seed=0, reader=find_reader(None, digest(), None), drawing=True)
+    game = Game(make_env(), None, "scripted", seed=0, reader=find_reader(digest(), None), drawing=True)
     moments = list(game.moments(30))
     game.close()
     assert [m.step for m in moments] == list(range(30))
@@ -66,7 +67,7 @@ def frames_of(movie: Path) -> int:
 def digest() -> str:
     from lapa.engine.checkpoint import load_checkpoint
 
-    return load_checkpoint(default_checkpoint(), "cpu").digest
+    return load_checkpoint("breakout", "cpu").digest
 
 
 def test_labels_alone_need_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +120,16 @@ def test_watch_writes_lines_and_a_moving_picture(tmp_path: Path, capsys: pytest.
         assert [wall.tolist(), brick.tolist(), floor.tolist()] == [[142, 142, 142], [200, 72, 72], [0, 0, 0]]
     assert (pixels(movie, 0) != pixels(movie, 11)).any()
     assert "labels of 12 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["breakout_v0", "path", "copy"])
+def test_watch_of_a_shipped_model_takes_its_reader(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = model_named("breakout_v0").path
+    checkpoint = {"breakout_v0": how, "path": str(file), "copy": str(shutil.copy(file, tmp_path / "copy.pt"))}[how]
+    assert main(["watch", "--steps", "2", "--checkpoint", checkpoint, "--out", "labels.jsonl"]) == 0
+    lines = [json.loads(line) for line in Path("labels.jsonl").read_text().splitlines()]
+    assert {line["read_action"] for line in lines} <= {"stay", "left", "right"}
 
 
 def test_watch_of_a_model_without_a_reader_says_so_and_goes_on(

@@ -21,10 +21,11 @@ from helpers import PATIENCE
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.packing import open_store
-from lapa.engine.checkpoint import Checkpoint, load_model, save_checkpoint
+from lapa.engine.checkpoint import Checkpoint, file_digest, load_model, save_checkpoint
 from lapa.errors import CheckpointError, DataError
 from lapa.inference.extraction import LatentActionDataset, extract
 from lapa.inference.labelling import label
+from lapa.shipped import model_named
 from lapa.systems.latent_action.model import LatentActionModel
 from lapa_envs import LatentActionWrapper, make_env
 from lapa_envs.pretrained import default_checkpoint
@@ -392,11 +393,33 @@ def test_a_step_needs_a_reset_before_it(make: Any, checkpoint: str) -> None:
     env.close()
 
 
-def test_without_a_checkpoint_it_takes_the_model_that_comes_with_the_package() -> None:
-    env, same = LatentActionWrapper(make_env()), LatentActionWrapper(make_env(), str(default_checkpoint()))
+@pytest.mark.parametrize(
+    "given", [{}, {"checkpoint": None}, {"checkpoint": "breakout"}], ids=["nothing", "None", "name"]
+)
+def test_without_a_checkpoint_it_takes_the_model_breakout(given: dict[str, Any]) -> None:
+    env, same = LatentActionWrapper(make_env(), **given), LatentActionWrapper(make_env(), str(default_checkpoint()))
+    assert env.spec.additional_wrappers[-1].kwargs["checkpoint"] == "breakout"
     (_, infos), (_, expected) = play(env, 10), play(same, 10)
     for info, other in zip(infos, expected, strict=True):
         np.testing.assert_array_equal(info["latent_action"], other["latent_action"])
-    assert infos[1]["latent_action"].shape == (7, 10)
+    assert infos[1]["latent_action"].shape == load_model("breakout", "cpu").code_grid
     env.close()
     same.close()
+
+
+def test_a_path_stays_a_path_in_the_spec(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("breakout").write_bytes(Path(checkpoint).read_bytes())
+    env = LatentActionWrapper(make_env(), Path("breakout"))
+    assert env.digest == file_digest(Path("breakout")) != model_named("breakout").digest
+    assert env.spec.additional_wrappers[-1].kwargs["checkpoint"] == "./breakout"
+    env.close()
+
+
+def test_an_unknown_model_is_one_line_with_the_known_ones() -> None:
+    env = make_env()
+    with pytest.raises(
+        CheckpointError, match=r"^breakuot: no such model \(did you mean 'breakout'\?\) and no such file;"
+    ):
+        LatentActionWrapper(env, "breakuot")
+    env.close()

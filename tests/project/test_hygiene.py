@@ -27,7 +27,7 @@ FORBIDDEN = {
 }
 LAYERS = (
     "version errors progress",
-    "device",
+    "device shipped",
     "distributed contracts",
     "registry",
     "sections",

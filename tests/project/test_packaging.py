@@ -72,9 +72,11 @@ def test_what_the_packages_read_is_in_it(names: set[str]) -> None:
     assert {"lapa/py.typed", "lapa_plugins/py.typed", "lapa_envs/py.typed"} <= names
 
 
-def test_the_model_that_comes_with_it_is_in_it(names: set[str]) -> None:
-    assert "lapa_envs/pretrained/breakout_laptop.pt" in names
-    assert "lapa_envs/pretrained/breakout_laptop_reader.npz" in names
+def test_the_models_that_come_with_it_are_in_it(names: set[str]) -> None:
+    folder = ROOT / "checkpoints" / "pretrained"
+    files = {path.name for path in folder.iterdir() if path.suffix in (".pt", ".json", ".npz")}
+    assert {f"breakout_v0{end}" for end in (".pt", ".json", "_reader.npz")} <= files
+    assert {f"lapa_envs/pretrained/{name}" for name in files} <= names
 
 
 def test_the_entry_points_are_those_of_setup_cfg(wheel: zipfile.ZipFile) -> None:

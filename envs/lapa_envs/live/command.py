@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lapa.commands.options import Subparsers, command
+from lapa.commands.options import Subparsers, checkpoint_argument, command
 from lapa_envs.commands import add_game_options, check_positive, check_seed, open_env
 
 
@@ -32,7 +32,12 @@ def label(subparsers: Subparsers) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the live view."""
-    parser.add_argument("--checkpoint", type=Path, help="model to use (default: the one that comes with lapa)")
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint_argument,
+        metavar="FILE|NAME",
+        help="model to use: a file, or one that `lapa models` lists (default: breakout)",
+    )
     parser.add_argument(
         "--reader",
         type=Path,

@@ -14,10 +14,10 @@ import numpy as np
 from lapa.errors import DataError
 from lapa.inference.reading import READER_FILE, CodeReader, Reading, load_reader
 from lapa.progress import progress_bar
+from lapa.shipped import model_with
 from lapa_envs.frames import last_frame
 from lapa_envs.labelling import LatentActionWrapper
 from lapa_envs.policies import Policy, make_policy
-from lapa_envs.pretrained import default_checkpoint, default_reader
 from lapa_envs.recording import action_meanings
 
 SKILL = 0.9
@@ -68,7 +68,7 @@ class Game:
 
     Args:
         env: an environment; :meth:`close` closes it.
-        checkpoint: a trained model; None takes the one that comes with the package.
+        checkpoint: file or name of a trained model; None takes the default one that comes with the package.
         policy: as :func:`lapa_envs.policies.make_policy` names it.
         seed: of the environment and the player.
         reader: what reads the codes; None reads nothing.
@@ -78,13 +78,13 @@ class Game:
     def __init__(
         self,
         env: gym.Env[Any, Any],
-        checkpoint: Path | None,
+        checkpoint: str | Path | None,
         policy: str,
         seed: int,
         reader: CodeReader | None = None,
         drawing: bool = False,
     ) -> None:
-        self.env = LatentActionWrapper(env, str(checkpoint) if checkpoint else None, reconstruction=drawing)
+        self.env = LatentActionWrapper(env, checkpoint, reconstruction=drawing)
         if not isinstance(env.action_space, gym.spaces.Discrete):
             raise DataError(f"the live view shows Discrete actions, not {env.action_space}")
         self.policy_name, self.seed = policy, seed
@@ -128,25 +128,24 @@ class Game:
         self.env.close()
 
 
-def find_reader(checkpoint: Path | None, digest: str, named: Path | None) -> CodeReader:
+def find_reader(digest: str, named: Path | None) -> CodeReader:
     """What reads the codes of a checkpoint.
 
     Args:
-        checkpoint: None is the one that comes with the package.
         digest: of the checkpoint.
-        named: the file to take; None looks in the package, or in ``report/``.
+        named: the file to take; None takes the one that a shipped model brings, or else looks in ``report/``.
 
     Raises:
         DataError: there is none, or it reads another checkpoint's codes.
     """
     if named is not None:
         return load_reader(named, digest)
-    is_ours = checkpoint is None or checkpoint.resolve() == default_checkpoint().resolve()
-    return load_reader(default_reader() if is_ours else Path("report") / READER_FILE, digest)
+    shipped = model_with(digest)
+    return load_reader((shipped and shipped.reader) or Path("report") / READER_FILE, digest)
 
 
 def label_live(
-    env: gym.Env[Any, Any], checkpoint: Path | None, policy: str, steps: int, seed: int
+    env: gym.Env[Any, Any], checkpoint: str | Path | None, policy: str, steps: int, seed: int
 ) -> tuple[list[dict[str, Any]], float]:
     """Plays so many steps and says what was done, and how fast.
 

@@ -25,7 +25,7 @@ MOVIE_STEPS = 600
 
 def watch(
     env: gym.Env[Any, Any],
-    checkpoint: Path | None,
+    checkpoint: str | Path | None,
     *,
     reader: Path | None,
     policy: str,
@@ -40,7 +40,7 @@ def watch(
 
     Args:
         env: it is closed at the end.
-        checkpoint: a trained model; None takes the one that comes with the package.
+        checkpoint: file or name of a trained model; None takes the default one that comes with the package.
         reader: what reads its codes; None looks for it.
         policy: as :func:`lapa_envs.policies.make_policy` names it.
         steps: how many.
@@ -54,7 +54,7 @@ def watch(
         DataError: something does not fit.
     """
     game = Game(env, checkpoint, policy, seed, drawing=movie is not None or port is not None)
-    game.reader = known_reader(checkpoint, game.digest, reader)
+    game.reader = known_reader(game.digest, reader)
     page = LivePage(port) if port is not None else None
     if page:
         notify(f"showing it at {page.url} until Ctrl-C")
@@ -83,10 +83,10 @@ def watch(
         write(records, pictures, movie, out)
 
 
-def known_reader(checkpoint: Path | None, digest: str, named: Path | None) -> CodeReader | None:
+def known_reader(digest: str, named: Path | None) -> CodeReader | None:
     """What reads the checkpoint's codes; None, with a word why, where there is nothing and nothing was named."""
     try:
-        return find_reader(checkpoint, digest, named)
+        return find_reader(digest, named)
     except DataError as error:
         if named is not None:
             raise
