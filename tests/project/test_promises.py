@@ -1,7 +1,8 @@
 """What users rely on and must not change: names, entry points, commands with their options and defaults, presets.
 
 ``fixtures/promises.json`` was written by the version before there were systems. Something may be added to it, by the
-version that adds it; nothing may be taken away.
+version that adds it; nothing may be taken away. Changed on purpose since: recordings cover the whole game (more episodes,
+and shorter ones), and the preset ``laptop`` is another model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 import lapa
 import lapa_envs
 from helpers import FIXTURES, ROOT
-from lapa.config import config_to_dict, load_config
+from lapa.config import RENAMED, config_to_dict, load_config
 from lapa.engine.run_folder import flat
 
 PROMISES: dict[str, Any] = json.loads((FIXTURES / "promises.json").read_text())
@@ -70,13 +71,20 @@ def test_every_command_takes_the_options_it_took_with_their_defaults(
 @pytest.mark.parametrize("preset", PROMISES["presets"])
 def test_every_preset_says_what_it_said(preset: str) -> None:
     found = json.loads(json.dumps(flat(config_to_dict(load_config(preset)))))
-    assert {key: found[key] for key in PROMISES["presets"][preset]} == PROMISES["presets"][preset]
+    promised = dict(today(key, value) for key, value in PROMISES["presets"][preset].items())
+    assert {key: found[key] for key in promised} == promised
 
 
 def test_every_key_can_still_be_set_and_read_back() -> None:
     for key, value in PROMISES["presets"]["breakout"].items():
-        text = json.dumps(value)
-        assert flat(config_to_dict(load_config(overrides=[f"{key}={text}"])))[key] is not None or value is None, key
+        found = flat(config_to_dict(load_config(overrides=[f"{key}={json.dumps(value)}"])))
+        assert found[today(key, value)[0]] is not None or value is None, key
+
+
+def today(key: str, value: Any) -> tuple[str, Any]:
+    """What a key and its value are called now."""
+    name, values = RENAMED.get(key, (key, {}))
+    return name, values[value] if values else value
 
 
 def test_the_version_is_that_of_the_metadata() -> None:
