@@ -55,7 +55,7 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         -1
         >>> info = env.step(env.action_space.sample())[-1]
         >>> info["latent_action"].shape
-        (7, 10)
+        (14, 20)
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         >>> _ = envs.reset(seed=0)
         >>> infos = envs.step(envs.action_space.sample())[-1]
         >>> infos["latent_action"].shape
-        (2, 7, 10)
+        (2, 14, 20)
     """
 
     def __init__(

@@ -135,9 +135,8 @@ class Run:
         seed_everything(options.seed)
         set_cpu_arithmetic()
 
-        data = config.data
         self.split: dict[str, list[str]] = (
-            resumed["split"] if resumed else deal(store.episodes, data.split, data.split_seed)
+            resumed["split"] if resumed else deal(store.episodes, config.data.split, config.data.split_seed)
         )
         train_set, val_set = make_datasets(config, store, self.split)
         self.step = resumed["step"] if resumed else 0

@@ -51,7 +51,7 @@ def test_each_step_is_told_as_it_was() -> None:
     for m in moments:
         assert m.frame.shape == (210, 160, 3)
         assert m.drawn.shape == (105, 80, 1)
-        assert m.codes.shape == (7, 10)
+        assert m.codes.shape == (14, 20)
         assert m.reading is not None
         assert m.reading.action is not None
         meant = {"NOOP": "stay", "FIRE": "stay"}.get(m.action_name, m.action_name.lower())
@@ -75,7 +75,7 @@ def test_labels_alone_need_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lapa_envs.live.game.time", SimpleNamespace(monotonic=lambda: next(clock)))
     records, rate = label_live(make_env(), None, "random", 5, seed=0)
     assert [record["step"] for record in records] == list(range(5))
-    assert np.array(records[0]["latent_action"]).shape == (7, 10)
+    assert np.array(records[0]["latent_action"]).shape == (14, 20)
     assert rate == 2.0
 
 

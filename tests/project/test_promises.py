@@ -1,8 +1,8 @@
 """What users rely on and must not change: names, entry points, commands with their options and defaults, presets.
 
 ``fixtures/promises.json`` was written by the version before there were systems. Something may be added to it, by the
-version that adds it; nothing may be taken away. Changed on purpose since: recordings cover the whole game (more episodes,
-and shorter ones), and the preset ``laptop`` is another model.
+version that adds it; nothing may be taken away. Changed on purpose since: recordings cover the whole game by more and
+shorter episodes, and the preset ``laptop`` is another model.
 """
 
 from __future__ import annotations
