@@ -25,24 +25,29 @@ class FoundElements:
         self._study = study
         self._predicted: list[State] = []
         self._copied: list[State] = []
+        self._perfect: list[State] = []
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was looked at."""
         return not self._predicted
 
-    def add(self, predicted: State, copied: State) -> None:
-        """Takes what was found in the predicted and in the current frames of the next batch."""
+    def add(self, predicted: State, copied: State, perfect: State) -> None:
+        """Takes what was found in the predicted, the current and the true next frames of the next batch."""
         self._predicted.append(predicted)
         self._copied.append(copied)
+        self._perfect.append(perfect)
 
     def compare(self, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
         """The game's own figures over some of the clips."""
         game = self._study.game
         assert game is not None
-        self._predicted, self._copied = [joined_states(self._predicted)], [joined_states(self._copied)]
-        parts = (*self._predicted, *self._copied, *self._study.shared(true_states))
-        return game.compare(*({name: values[rows] for name, values in part.items()} for part in parts))
+        for parts in (self._predicted, self._copied, self._perfect):
+            parts[:] = [joined_states(parts)]
+        (predicted,), (copied,), (perfect,) = self._predicted, self._copied, self._perfect
+        before, after = self._study.shared(true_states)
+        states = (predicted, copied, game.shown(before, copied), game.shown(after, perfect))
+        return game.compare(*({name: values[rows] for name, values in state.items()} for state in states))
 
 
 def true_states(study: Study) -> tuple[State, State]:
@@ -91,11 +96,11 @@ class ElementsEvaluator(Evaluator):
         """Keeps what is found in the frames, not the frames."""
         downsample = self.study.format.downsample
         pixels = (255 * batch.drawn).round().to(torch.uint8)  # as a screen would show them
-        predicted, copied = (
+        predicted, copied, perfect = (
             self._game.find(frames.numpy().astype(np.float32) / 255, downsample)
-            for frames in (pixels, batch.clips.current)
+            for frames in (pixels, batch.clips.current, batch.clips.next)
         )
-        self._found.add(predicted, copied)
+        self._found.add(predicted, copied, perfect)
 
     def metrics(self) -> dict[str, float]:
         """The game's own."""

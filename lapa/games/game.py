@@ -138,6 +138,17 @@ class Game(ABC):
             downsample: k x k recorded pixels are one of these.
         """
 
+    def shown(self, state: State, found: State) -> State:
+        """What the RAM says of N recorded frames, as these show it; by default, what it says.
+
+        The RAM can be ahead of the screen: a game may count a point in one frame and draw it in the next.
+
+        Args:
+            state: of the frames, by :meth:`state`.
+            found: in the frames, by :meth:`find`.
+        """
+        return state
+
     @abstractmethod
     def observation(self, state: State) -> np.ndarray:
         """(N, O) float, what one frame by itself says of the next action."""
@@ -162,8 +173,8 @@ class Game(ABC):
         Args:
             predicted: found in N predicted frames, by :meth:`find`.
             copied: found in the current frames, which copying would give.
-            before: what the RAM says of the current frames, by :meth:`state`.
-            truth: what the RAM says of the next frames.
+            before: what the RAM says of the current frames, by :meth:`state` and :meth:`shown`.
+            truth: the same of the next frames.
         """
 
     def remarks(self, metrics: Mapping[str, float]) -> Iterator[Remark]:

@@ -57,6 +57,10 @@ class Breakout(Game):
         """Ball, a second ball, paddle, bricks, score and lives."""
         return find_elements(to_luma(frames), downsample)
 
+    def shown(self, state: State, found: State) -> State:
+        """Bricks, score and lives as the frames show them: the screen follows the RAM up to a frame later."""
+        return {**state, **{name: found[name] for name in ("bricks", "score", "lives")}}
+
     def observation(self, state: State) -> np.ndarray:
         """Paddle, ball, and whether the ball is away."""
         return np.column_stack([state["paddle"], state["ball"], state["ball_away"]])
