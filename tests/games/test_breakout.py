@@ -15,7 +15,6 @@ from lapa.games.breakout.detectors import (
     find_digits,
     find_paddle,
     read_screens,
-    to_luma,
 )
 from lapa.games.breakout.elements import element_metrics, find_elements
 from lapa.games.breakout.events import EVENTS, find_events
@@ -34,6 +33,7 @@ from lapa.games.breakout.screen import (
     is_breakout,
     screen_state,
 )
+from lapa.games.finding import to_luma
 from lapa.games.game import State
 from lapa_envs.atari import make_env
 from lapa_envs.policies import make_policy
