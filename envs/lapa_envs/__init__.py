@@ -1,4 +1,4 @@
-"""The Gymnasium side of ``lapa``: labelling wrappers, the recorder, players, environment ids."""
+"""The Gymnasium side of ``lapa``: labelling wrappers, the recorder, starts, players, environment ids."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from typing import Any
 
 from lapa_envs.ids import register
 
-__all__ = ["LatentActionVectorWrapper", "LatentActionWrapper", "RecordEpisodes", "make_env"]
+__all__ = [
+    "GiveBackLives",
+    "LatentActionVectorWrapper",
+    "LatentActionWrapper",
+    "RecordEpisodes",
+    "StartAt",
+    "make_env",
+]
 
 _HOMES = {
+    "GiveBackLives": "lapa_envs.starts",
     "LatentActionVectorWrapper": "lapa_envs.vector",
     "LatentActionWrapper": "lapa_envs.labelling",
     "RecordEpisodes": "lapa_envs.recording",
+    "StartAt": "lapa_envs.starts",
     "make_env": "lapa_envs.atari",
 }
 

@@ -54,13 +54,15 @@ def record(subparsers: Subparsers) -> None:
 
 def add_game_options(parser: argparse.ArgumentParser) -> None:
     """The options that say what is played, and who plays."""
+    from lapa_envs.scripted import known_to_scripts
+
     parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
     parser.add_argument(
         "--policy",
         default="scripted",
         metavar="POLICY",
-        help="who plays: scripted (Breakout), random, module:callable (called with observation and info), or "
-        "sb3:PATH (an agent saved by Stable-Baselines3) (default: %(default)s)",
+        help=f"who plays: scripted ({known_to_scripts()}), random, module:callable (called with observation and "
+        "info), or sb3:PATH (an agent saved by Stable-Baselines3) (default: %(default)s)",
     )
     parser.add_argument(
         "--frameskip", type=int, help="frames per step of an Atari game (default: the environment's own; 4 for v5)"
@@ -72,6 +74,7 @@ def add_game_options(parser: argparse.ArgumentParser) -> None:
 
 def run_record(arguments: argparse.Namespace) -> None:
     """Plays and records."""
+    from lapa_envs.playing import EPISODES
     from lapa_envs.playing import record as record_episodes
 
     check_positive(arguments, "episodes", "steps", "max_steps", "frameskip", "workers")
@@ -82,7 +85,7 @@ def run_record(arguments: argparse.Namespace) -> None:
         make,
         arguments.out,
         policy=arguments.policy,
-        episodes=60 if arguments.episodes is None and arguments.steps is None else arguments.episodes,
+        episodes=EPISODES if arguments.episodes is None and arguments.steps is None else arguments.episodes,
         steps=arguments.steps,
         max_steps=arguments.max_steps,
         seed=arguments.seed,

@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 
 from lapa.errors import DataError
-from lapa_envs.scripted import RandomPolicy, scripted_player
+from lapa_envs.scripted import scripted_player
+from lapa_envs.scripted.player import RandomPolicy
 
 Policy = Callable[[Any, dict[str, Any]], Any]
 """Chooses an action from the observation and the info that the environment gave last."""
@@ -25,9 +26,9 @@ def make_policy(env: gym.Env[Any, Any], name: str, rng: np.random.Generator, ski
 
     Args:
         env: what it plays.
-        name: ``scripted`` (a player that reads the RAM, for some games), ``random``, ``module:callable`` (a policy; or
-            a class, which is called with the environment and ``rng`` to make one), or ``sb3:PATH`` (an agent saved by
-            Stable-Baselines3).
+        name: ``scripted`` (a player that reads the RAM, for the games of :data:`lapa_envs.scripted.SCRIPTED`),
+            ``random``, ``module:callable`` (a policy; or a class, which is called with the environment and ``rng`` to
+            make one), or ``sb3:PATH`` (an agent saved by Stable-Baselines3).
         rng: source of chance.
         skill: share of the steps played on purpose, in [0, 1]; the others are played at random.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.utils import RecordConstructorArgs
 
 from lapa.errors import DataError
 from lapa.games.game import Game, known_games
@@ -26,7 +27,7 @@ def game_of(env: gym.Env[Any, Any]) -> Game | None:
     return next((game for game in known_games() if game.matches({"env_id": env.spec.id}, tuple(frame_size))), None)
 
 
-class StartAt(gym.Wrapper[Any, Any, Any, Any]):
+class StartAt(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Lets episodes begin at a named start of the game, such as ``"tunnel"`` in Breakout.
 
     The scripted player plays there, unseen, on lives that are given back; then the episode begins, with two lives or
@@ -43,13 +44,25 @@ class StartAt(gym.Wrapper[Any, Any, Any, Any]):
 
     Raises:
         DataError: the game has no such start.
+
+    Example:
+        >>> import gymnasium as gym, ale_py
+        >>> from lapa_envs import StartAt
+        >>> gym.register_envs(ale_py)
+        >>> env = StartAt(gym.make("ALE/Breakout-v5"), "rally")
+        >>> _, info = env.reset(seed=0)
+        >>> env.episode_notes["start"], env.steps_before > 0
+        ('rally', True)
     """
 
     def __init__(self, env: gym.Env[Any, Any], start: str = "serve") -> None:
+        RecordConstructorArgs.__init__(self, start=start)
+        refuse_vector(env, "StartAt")
         super().__init__(env)
         self.game = game_of(env)
         self.start = self.current = self.check(start)
         self.steps_before = 0
+        self._rng: np.random.Generator | None = None
 
     @property
     def episode_notes(self) -> dict[str, Any]:
@@ -83,7 +96,9 @@ class StartAt(gym.Wrapper[Any, Any, Any, Any]):
         self.steps_before = 0
         if start == "serve" or self.game is None:
             return observation, info
-        rng = np.random.default_rng(seed)
+        if seed is not None or self._rng is None:  # as everywhere in Gymnasium: one seed, then many resets
+            self._rng = np.random.default_rng(seed)
+        rng = self._rng
         player, is_reached = scripted_player(self.env, rng, 1.0), self.game.starts[start].is_reached
         while not self.steps_before or self.steps_before % LOOK_EVERY or not is_reached(self._state()).all():
             give_lives(self.env, self.game)
@@ -105,17 +120,28 @@ class StartAt(gym.Wrapper[Any, Any, Any, Any]):
         return observation, info
 
 
-class GiveBackLives(gym.Wrapper[Any, Any, Any, Any]):
+class GiveBackLives(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Gives all lives back when one is left, so that play goes on until the environment's own limit of time.
+
+    The RAM has them at once; the screen and ``info["lives"]`` show them after the next step. Apply it below
+    :class:`StartAt`. In a vector environment, wrap each environment.
 
     Args:
         env: an ALE environment.
 
     Raises:
         DataError: the game's lives are not known.
+
+    Example:
+        >>> import gymnasium as gym, ale_py
+        >>> from lapa_envs import GiveBackLives
+        >>> gym.register_envs(ale_py)
+        >>> env = GiveBackLives(gym.make("ALE/Breakout-v5"))
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        refuse_vector(env, "GiveBackLives")
         super().__init__(env)
         game = game_of(env)
         if game is None or game.lives is None:
@@ -135,6 +161,19 @@ class GiveBackLives(gym.Wrapper[Any, Any, Any, Any]):
         if result[4].get("lives") == 1:
             give_lives(self.env, self.game)
         return result
+
+
+def refuse_vector(env: Any, wrapper: str) -> None:
+    """Checks that a wrapper gets a single environment.
+
+    Raises:
+        DataError: it is a vector.
+    """
+    if isinstance(env, gym.vector.VectorEnv):
+        raise DataError(
+            f"{wrapper} takes a single environment; wrap each one: "
+            f"gym.make_vec(..., vectorization_mode='sync', wrappers=[{wrapper}])"
+        )
 
 
 def notes_of(env: gym.Env[Any, Any]) -> dict[str, Any]:

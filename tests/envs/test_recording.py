@@ -17,8 +17,9 @@ from PIL import Image
 from lapa.cli import main
 from lapa.data.episodes import Episode, list_episodes, read_episode
 from lapa.errors import DataError
-from lapa.games.breakout.detectors import find_paddle, to_luma
+from lapa.games.breakout.detectors import find_paddle
 from lapa.games.breakout.screen import screen_state
+from lapa.games.finding import to_luma
 from lapa_envs.atari import make_env
 from lapa_envs.playing import record
 from lapa_envs.policies import make_policy

@@ -16,7 +16,6 @@ from lapa.games.breakout.detectors import (
     find_digits,
     find_paddle,
     read_screens,
-    to_luma,
 )
 from lapa.games.breakout.elements import element_metrics, find_elements
 from lapa.games.breakout.events import EVENTS, find_events
@@ -36,6 +35,7 @@ from lapa.games.breakout.screen import (
     screen_state,
 )
 from lapa.games.breakout.stages import ASPECTS, MIX, STARTS
+from lapa.games.finding import to_luma
 from lapa.games.game import State
 from lapa_envs.atari import make_env
 from lapa_envs.policies import make_policy
@@ -389,9 +389,9 @@ def test_starts_are_reached_in_their_order(whole_game: dict[str, Stretch]) -> No
 def test_the_first_moments_of_starts_follow_each_other() -> None:
     """In a game of which only what the starts ask for is told."""
     moments = screens(
-        bricks=walls(108, 100, 54, 40, 9, 108, 9, 0),
-        score=np.array([0, 8, 200, 260, 400, 440, 800, 864]),
-        ball=np.array([[80.0, 120.0]] * 3 + [[80.0, 40.0]] + [[80.0, 120.0]] * 4),
+        bricks=walls(108, 100, 84, 54, 40, 9, 108, 9, 0),
+        score=np.array([0, 8, 90, 200, 260, 400, 440, 800, 864]),
+        ball=np.array([[80.0, 120.0]] * 4 + [[80.0, 40.0]] + [[80.0, 120.0]] * 4),
     )
     first = {name: int(np.argmax(start.is_reached(moments))) for name, start in STARTS.items()}
     assert list(first.values()) == list(range(len(STARTS)))

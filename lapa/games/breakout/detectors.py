@@ -25,7 +25,6 @@ from lapa.games.breakout.screen import (
     DIGIT_WIDTH,
     FRAME_SIZE,
     FREE_ROWS,
-    GLYPHS,
     LIVES_LEFT,
     PADDLE_ROWS,
     PADDLE_WIDTH,
@@ -34,19 +33,13 @@ from lapa.games.breakout.screen import (
     WALLS,
     ScreenState,
 )
+from lapa.games.finding import brightest_window, glyph_pictures, nearest_digit
 
 LIT = 30
 """All that the game draws has more red than this, of 255; the ground has none."""
 
 BALL_MARGIN = 2
 """Recorded pixels around the found ball's window in which light belongs to it: a drawn ball may be soft."""
-
-
-def to_luma(frames: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) in [0, 1], grey or RGB -> (N, H, W) luma in [0, 1]."""
-    if frames.shape[1] == 1:
-        return frames[:, 0]
-    return np.tensordot(frames, np.array(LUMA) / 65536, axes=(1, 0))
 
 
 def find_ball(luma: np.ndarray, downsample: int) -> np.ndarray:
@@ -62,12 +55,13 @@ def find_balls(luma: np.ndarray, downsample: int) -> tuple[np.ndarray, np.ndarra
     """The same, and (N,) bool: apart from that ball something else is drawn that would count as one."""
     k = downsample
     zone = _free_zone(luma, k)
-    centre, rows, columns = _brightest(zone, k)
+    centre, corner = _brightest(zone, k)
     height, width = _window(k)
     margin = -(-BALL_MARGIN // k)
     down, across = (np.arange(side) for side in zone.shape[1:])
-    is_near = (down >= rows[:, None] - margin) & (down < rows[:, None] + height + margin)
-    is_beside = (across >= columns[:, None] - margin) & (across < columns[:, None] + width + margin)
+    rows, columns = corner[:, :1], corner[:, 1:]
+    is_near = (down >= rows - margin) & (down < rows + height + margin)
+    is_beside = (across >= columns - margin) & (across < columns + width + margin)
     rest = np.where(is_near[:, :, None] & is_beside[:, None], 0, zone)
     is_extra: np.ndarray = ~np.isnan(centre[:, 0]) & ~np.isnan(_brightest(rest, k)[0][:, 0])
     return centre, is_extra
@@ -84,21 +78,12 @@ def _window(k: int) -> tuple[int, int]:
     return BALL_HEIGHT // k + (k > 1), BALL_WIDTH // k + (k > 1)
 
 
-def _brightest(zone: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ball's centre, as :func:`find_ball` has it, and the corner of its window in the zone: rows, columns."""
-    window = _window(k)
-    patches = np.lib.stride_tricks.sliding_window_view(zone, window, axis=(1, 2))
-    light = patches.sum((-2, -1))
-    best = light.reshape(len(light), -1).argmax(1)
-    rows, columns = np.unravel_index(best, light.shape[1:])
-    chosen = patches[np.arange(len(light)), rows, columns]  # (N, window)
-    chosen = np.clip(chosen, 1e-6, None)
-    mass = chosen.sum((1, 2))
-    y = (chosen.sum(2) * (np.arange(window[0]) + 0.5)).sum(1) / mass
-    x = (chosen.sum(1) * (np.arange(window[1]) + 0.5)).sum(1) / mass
-    centre = k * np.stack([WALLS[0] // k + columns + x, -(-FREE_ROWS[0] // k) + rows + y], axis=1)
+def _brightest(zone: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ball's centre, as :func:`find_ball` has it, and row and column of its window's corner in the zone."""
+    light, mass, corner = brightest_window(zone, _window(k), (-(-FREE_ROWS[0] // k), WALLS[0] // k))
+    centre = k * light
     centre[mass < 0.5 * BALL_LUMA * BALL_WIDTH * BALL_HEIGHT / k**2] = np.nan
-    return centre, rows, columns
+    return centre, corner
 
 
 def find_paddle(luma: np.ndarray, downsample: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,8 +132,7 @@ def find_digits(luma: np.ndarray, downsample: int) -> tuple[np.ndarray, np.ndarr
     digits = []
     for left in (*SCORE_LEFTS, LIVES_LEFT):
         cell = luma[:, rows, left // k : (left + DIGIT_WIDTH) // k]
-        distance = np.square(cell[:, None] - glyphs).sum((2, 3))
-        digits.append(distance.argmin(1) - 1)
+        digits.append(nearest_digit(cell, glyphs))
     *score, lives = digits
     hundreds, tens, units = score
     return np.where(np.min(score, axis=0) < 0, -1, 100 * hundreds + 10 * tens + units), lives
@@ -157,13 +141,7 @@ def find_digits(luma: np.ndarray, downsample: int) -> tuple[np.ndarray, np.ndarr
 @functools.cache
 def _glyphs(k: int) -> np.ndarray:
     """(11, h, w), first nothing, then the digits, as they look when k x k pixels are one."""
-    points = np.array([[[0] * 3] * 5, *([[c == "#" for c in row] for row in glyph] for glyph in GLYPHS)])
-    whole = np.zeros((len(points), DIGIT_ROWS[1] + k, DIGIT_WIDTH))
-    whole[:, DIGIT_ROWS[0] : DIGIT_ROWS[1]] = DIGIT_LUMA * points.repeat(2, 1).repeat(4, 2)
-    rows = whole.shape[1] // k
-    small = whole[:, : rows * k].reshape(len(points), rows, k, DIGIT_WIDTH // k, k).mean((2, 4))
-    glyphs: np.ndarray = small[:, DIGIT_ROWS[0] // k : -(-DIGIT_ROWS[1] // k)]
-    return glyphs
+    return DIGIT_LUMA * glyph_pictures(DIGIT_ROWS, (2, 4), k)
 
 
 def read_screens(frames: np.ndarray) -> ScreenState:

@@ -6,6 +6,7 @@ import numpy as np
 
 from lapa.games.breakout.detectors import find_balls, find_bricks, find_digits, find_paddle
 from lapa.games.breakout.screen import ScreenState
+from lapa.games.finding import distance_metrics, finite_or_inf
 from lapa.games.game import Measure, State
 from lapa.report.tables import per_myriad, percent, pixels
 
@@ -128,19 +129,3 @@ def element_metrics(predicted: State, copied: State, before: ScreenState, truth:
             if changed.any():
                 metrics[f"{element}/{name}changed_accuracy"] = float(right[changed].mean())
     return metrics
-
-
-def distance_metrics(prefix: str, distance: np.ndarray, within: tuple[int, ...]) -> dict[str, float]:
-    """Median, 95th percentile, and shares within limits, of distances that are infinite where nothing is."""
-    metrics = {f"{prefix}within_{pixels}px": float((distance <= pixels).mean()) for pixels in within}
-    for name, share in (("median_px", 0.5), ("p95_px", 0.95)):
-        # JSON cannot hold what is infinite.
-        value = float(np.quantile(distance, share, method="higher"))
-        if np.isfinite(value):
-            metrics[prefix + name] = value
-    return metrics
-
-
-def finite_or_inf(distance: np.ndarray) -> np.ndarray:
-    """Infinite where nothing was found."""
-    return np.where(np.isnan(distance), np.inf, distance)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from lapa.games.breakout.detectors import read_screens, to_luma
+from lapa.games.breakout.detectors import read_screens
 from lapa.games.breakout.elements import MEASURES, element_metrics, find_elements
 from lapa.games.breakout.events import EVENTS, find_events
 from lapa.games.breakout.screen import (
@@ -20,7 +20,9 @@ from lapa.games.breakout.screen import (
     screen_state,
 )
 from lapa.games.breakout.stages import ASPECTS, MIX, STARTS
+from lapa.games.finding import to_luma
 from lapa.games.game import Game, Remark, State
+from lapa.games.remarks import ball_remarks
 
 
 class Breakout(Game):
@@ -80,10 +82,4 @@ class Breakout(Game):
 
     def remarks(self, metrics: Mapping[str, float]) -> Iterator[Remark]:
         """On the ball, which is what small models lose."""
-        if "ball/within_4px" not in metrics:
-            return
-        ball, copied = metrics["ball/within_4px"], metrics["ball/copy_within_4px"]
-        level: Literal["good", "weak", "bad"] = "good" if ball >= 0.8 else "weak" if ball >= 0.4 else "bad"
-        word = {"good": "is drawn where it is", "weak": "is often drawn where it is", "bad": "is lost"}[level]
-        shares = f"{100 * ball:.0f} % of its free flight (copying {100 * copied:.0f} %)"
-        yield Remark(level, f"The ball {word}: within 4 px in {shares}.")
+        return ball_remarks(metrics)

@@ -34,20 +34,6 @@ DIGIT_WIDTH = 12
 SCORE_LEFTS, LIVES_LEFT = (36, 52, 68), 100
 DIGIT_LUMA = 142 / 255
 
-GLYPHS = (
-    ("###", "#.#", "#.#", "#.#", "###"),
-    (".#.", ".#.", ".#.", ".#.", ".#."),
-    ("###", "..#", "###", "#..", "###"),
-    ("###", "..#", ".##", "..#", "###"),
-    ("#.#", "#.#", "###", "..#", "..#"),
-    ("###", "#..", "###", "..#", "###"),
-    ("#..", "#..", "###", "#.#", "###"),
-    ("###", "..#", "..#", "..#", "..#"),
-    ("###", "#.#", "###", "#.#", "###"),
-    ("###", "#.#", "###", "..#", "..#"),
-)
-"""Of the digits 0 to 9; each point is 2 rows x 4 columns of pixels."""
-
 RAM_LIVES, RAM_PADDLE_X, RAM_SCORE_HUNDREDS, RAM_SCORE, RAM_BALL_X, RAM_BALL_Y = 57, 72, 76, 77, 99, 101
 RAM_BALL_DOWN, RAM_BALL_LEFT = 103, 105
 """Signed speeds of the ball, positive downwards and to the left."""
