@@ -1,7 +1,8 @@
 """What users rely on and must not change: names, entry points, commands with their options and defaults, presets.
 
 ``fixtures/promises.json`` was written by the version before there were systems. Something may be added to it, by the
-version that adds it; nothing may be taken away.
+version that adds it; nothing may be taken away. Another default is a change for users, and needs an entry in the
+changelog: `record` and `demo` play more and shorter episodes than they did.
 """
 
 from __future__ import annotations
