@@ -21,7 +21,7 @@ def record(subparsers: Subparsers) -> None:
         "record",
         run_record,
         "Play episodes and record them as PNG frames.",
-        example="lapa record --env ALE/Pong-v5 --policy random --episodes 8 --out pong",
+        example="lapa record --env ALE/Pong-v5 --episodes 8 --out pong",
     )
     parser.add_argument("--out", type=Path, default=Path("bulk_videos"), help="folder to write (default: %(default)s)")
     add_game_options(parser)

@@ -16,6 +16,7 @@ import numpy as np
 
 from lapa.errors import DataError
 from lapa.progress import progress_bar
+from lapa_envs.frames import check_frame_source
 from lapa_envs.policies import make_policy
 from lapa_envs.recording import RecordEpisodes
 from lapa_envs.starts import GiveBackLives, StartAt, game_of
@@ -118,6 +119,7 @@ def record(
     skill = skill or (SCRIPTED_SKILL if policy == "scripted" else AGENT_SKILL)
     with contextlib.ExitStack() as stack:
         tried = env if isinstance(env, gym.Env) else stack.enter_context(contextlib.closing(env()))
+        check_frame_source("obs", tried.observation_space, tried.render_mode, None)
         starts = tuple(starts or default_starts(tried, policy))
         prepared = prepare(tried, give_back_lives)
         for start in starts:  # what is wrong is said here, not in a worker

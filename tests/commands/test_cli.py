@@ -297,7 +297,7 @@ def test_a_checkpoint_of_another_frame_size_is_one_line(
         ([], r"required: COMMAND; see `lapa --help`"),
         (["trian"], r"invalid choice: 'trian' \(choose from .*'?train"),
         (["record", "--env", "CartPole-v1"], r"a recording wants observations of"),
-        (["record", "--env", "ALE/Pong-v5"], r"knows only Breakout; take --policy random for other games"),
+        (["record", "--env", "ALE/Boxing-v5"], r"knows only Breakout, Freeway and Pong; take --policy random for"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
