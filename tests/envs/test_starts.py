@@ -45,6 +45,7 @@ def ball_above_the_wall(frame: np.ndarray) -> bool:
 SHOWN: dict[str, Callable[[State, np.ndarray], bool]] = {
     "serve": lambda s, _: bricks(s) == 108 and s["score"] == 0 and s["lives"] == 5,
     "rally": lambda s, _: 90 <= bricks(s) < 108 and 4 <= s["score"] < 99,
+    "quarter_cleared": lambda s, _: 54 < bricks(s) <= 84 and s["score"] < 432,
     "half_cleared": lambda s, _: 18 < bricks(s) <= 54 and s["score"] < 432,
     "tunnel": lambda s, frame: bricks(s) > 18 and s["score"] < 432 and ball_above_the_wall(frame),
     "last_bricks": lambda s, _: 0 < bricks(s) <= 10 and s["score"] < 432,
