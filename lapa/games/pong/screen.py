@@ -45,8 +45,8 @@ PADDLE_LUMA, ENEMY_LUMA = luma_of(PADDLE_COLORS[0]), luma_of(ENEMY_COLORS[0])
 
 RAM_ENEMY_SCORE, RAM_SCORE, RAM_BALL_X, RAM_ENEMY_Y, RAM_PADDLE_Y, RAM_BALL_Y = 13, 14, 49, 50, 51, 54
 RAM_SOUND, POINT_SOUND = 11, 63
-"""A point counts, and sounds, when the ball has left the field. If the RAM still has the ball then, the picture shows the
-point one frame later."""
+"""A point counts, and sounds, when the ball has left the field. If the RAM still has the ball then, the picture shows
+the point one frame later."""
 RAM_BALL_DOWN, RAM_BALL_LEFT = 56, 58
 """Signed speeds of the ball in pixels a frame, positive downwards and to the left."""
 # From memory to edges on screen. All are exact, but for the ball's top, which in one frame of twenty is a pixel higher.
