@@ -57,13 +57,13 @@ def toy_store(record_toy: Callable[..., Path], tmp_path: Path) -> FrameStore:
 
 @pytest.fixture(scope="session")
 def breakout_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six episodes of 50 steps of real Breakout, from serves and rallies on, by the scripted player."""
+    """Six episodes of 50 steps of real Breakout, from six starts on, by the scripted player."""
     from lapa_envs.atari import make_env
     from lapa_envs.playing import record
 
     out = tmp_path_factory.mktemp("breakout") / "bulk_videos"
     env = make_env()
-    record(env, out, episodes=6, max_steps=50, skill=(0.6, 1.0), starts=["serve", "rally"])
+    record(env, out, episodes=6, max_steps=50)
     env.close()
     return out
 

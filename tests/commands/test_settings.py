@@ -61,11 +61,15 @@ def test_what_differs_from_the_default_is_marked_with_it(preset: str, capsys: py
             continue
         default = meaning.rpartition("[default: ")[2].removesuffix("]")
         assert default != value
-        if key in bare and not key.startswith(("model.quantizer.", "model.encoder.", "model.conditioner.")):
+        if key in bare and not key.startswith(
+            ("model.quantizer.", "model.encoder.", "model.conditioner.", "model.decoder.")
+        ):
             assert default == bare[key][0]
     differing = {key for key, (value, _) in found.items() if key in bare and bare[key][0] != value}
     unmarked = {key for key in differing if "[default: " not in found[key][1]}
-    assert all(key.startswith("model.quantizer.") for key in unmarked), "but the options of another plugin"
+    assert all(key.startswith(("model.quantizer.", "model.decoder.")) for key in unmarked), (
+        "but the options of another plugin"
+    )
     assert not any("[default: " in meaning for _, meaning in bare.values())
 
 
@@ -137,6 +141,7 @@ def test_keys_are_found_by_their_last_part() -> None:
         "model.encoder.name",
         "model.quantizer.name",
         "model.conditioner.name",
+        "model.decoder.name",
         "tracking.name",
     ]
     assert keys_named("nothing") == []

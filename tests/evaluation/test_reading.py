@@ -128,4 +128,4 @@ def test_the_model_that_comes_with_the_package_has_a_reader() -> None:
     checkpoint = load_checkpoint(default_checkpoint(), "cpu")
     reader = load_reader(default_reader(), checkpoint.digest)
     assert reader.actions == ("stay", "right", "left")
-    assert reader.weights.shape[0] == 7 * 10 * 256
+    assert reader.weights.shape[0] == 14 * 20 * 256

@@ -39,7 +39,7 @@ def test_a_system_is_described_with_its_model_its_presets_and_where_the_rest_is(
     assert lines[0] == "system=latent_action"
     assert any(line.startswith("  model.decoder.name=plain ") for line in lines)
     assert any(line.startswith("  model.quantizer.name=vq ") and "one of continuous, ema" in line for line in lines)
-    assert "presets: actions, breakout, breakout_rgb, debug, laptop" in lines
+    assert "presets: actions, breakout, breakout_rgb, debug, laptop, laptop_rgb" in lines
     assert lines[-1].endswith("lapa config system=latent_action")
     assert "Raises:" not in lines, "how it is called from Python is no option"
 

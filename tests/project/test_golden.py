@@ -60,7 +60,9 @@ def test_a_packed_store_holds_what_it_always_held(random_play: FrameStore) -> No
 def test_metrics_keep_their_names(breakout_run: Path, evaluation: Evaluation) -> None:
     logged = set().union(*read_lines(breakout_run / "metrics.jsonl"))
     assert set(GOLDEN["training_metrics"]) <= logged
-    assert set(GOLDEN["report_metrics"]) <= set(evaluation.metrics)
+    # Of what is read from codes there is a figure only for events that happen in the recording.
+    steady = {name for name in GOLDEN["report_metrics"] if not name.startswith("reading/")}
+    assert steady <= set(evaluation.metrics)
 
 
 def test_batches_are_drawn_in_the_order_they_always_were() -> None:

@@ -44,8 +44,9 @@ GROUND_LUMA, BALL_LUMA = luma_of(GROUND_COLORS[0]), luma_of(BALL_COLOR)
 PADDLE_LUMA, ENEMY_LUMA = luma_of(PADDLE_COLORS[0]), luma_of(ENEMY_COLORS[0])
 
 RAM_ENEMY_SCORE, RAM_SCORE, RAM_BALL_X, RAM_ENEMY_Y, RAM_PADDLE_Y, RAM_BALL_Y = 13, 14, 49, 50, 51, 54
-RAM_SOUND, POINT_SOUND, BALL_OUT = 11, 63, 205
-"""A point counts, and sounds, while the ball is behind the player's paddle; the picture shows it in the next frame."""
+RAM_SOUND, POINT_SOUND = 11, 63
+"""A point counts, and sounds, when the ball has left the field. If the RAM still has the ball then, the picture shows
+the point one frame later."""
 RAM_BALL_DOWN, RAM_BALL_LEFT = 56, 58
 """Signed speeds of the ball in pixels a frame, positive downwards and to the left."""
 # From memory to edges on screen. All are exact, but for the ball's top, which in one frame of twenty is a pixel higher.
@@ -77,8 +78,8 @@ class PongState:
         paddle: (N,) centre y of the player's paddle, of what the walls leave of it.
         enemy: (N,) the same of the enemy's paddle.
         enemy_seen: (N,) bool, the walls leave at least :data:`PART_SEEN` rows of it.
-        score: (N,) points of the player.
-        enemy_score: (N,) points of the enemy.
+        score: (N,) points of the player, as the picture shows them.
+        enemy_score: (N,) points of the enemy, likewise.
     """
 
     ball: np.ndarray
@@ -101,7 +102,8 @@ def screen_state(ram: np.ndarray) -> PongState:
     paddle = np.stack([own_top, own_top + PADDLE_HEIGHT]).clip(*FIELD_ROWS)
     enemy_top = memory[:, RAM_ENEMY_Y] + ENEMY_TOP
     enemy = np.stack([enemy_top, enemy_top + PADDLE_HEIGHT]).clip(*FIELD_ROWS)
-    not_yet = is_there & (memory[:, RAM_BALL_X] >= BALL_OUT) & (memory[:, RAM_SOUND] == POINT_SOUND)
+    not_yet = is_there & (memory[:, RAM_SOUND] == POINT_SOUND)
+    is_left = left < FRAME_SIZE[1] / 2
     return PongState(
         ball=np.stack([left + BALL_WIDTH / 2, top + BALL_HEIGHT / 2], axis=1),
         ball_seen=is_there & (top >= FIELD_ROWS[0]) & (top + BALL_HEIGHT <= FIELD_ROWS[1]),
@@ -109,6 +111,6 @@ def screen_state(ram: np.ndarray) -> PongState:
         paddle=paddle.mean(0),
         enemy=enemy.mean(0),
         enemy_seen=enemy[1] - enemy[0] >= PART_SEEN,
-        score=memory[:, RAM_SCORE],
-        enemy_score=memory[:, RAM_ENEMY_SCORE] - not_yet,
+        score=memory[:, RAM_SCORE] - (not_yet & is_left),
+        enemy_score=memory[:, RAM_ENEMY_SCORE] - (not_yet & ~is_left),
     )
