@@ -37,7 +37,7 @@ def check_stream(lines: list[dict[str, Any]], envs: int) -> None:
     assert {line["action"] for line in lines} == {0, 1, 2, 3}
     for line in lines:
         assert len(line["code"]) == 14
-        assert {len(row) for row in line["code"]} == {10}
+        assert {len(row) for row in line["code"]} == {20}
         assert min(min(row) for row in line["code"]) >= 0
     assert len({str(line["code"]) for line in lines}) > len(lines) / 4, "the codes hardly change"
 
