@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Decoder, MakeConditioner
 from lapa.data.clips import ClipDataset
-from lapa.nn.layers import down_block, halved
+from lapa.nn.layers import Upsampler, down_block, halved
 from lapa.sections import require
 
 Base = Literal["zero", "mean", "current"]
@@ -51,10 +51,11 @@ class HalvingDecoder(Decoder):
     """The current frame through convolutions that halve it; the latent steers what comes out; then up again.
 
     Attributes:
-        up_channels: number of channels before each doubling.
+        has_skips: whether each doubling also sees the current frame's features of its size.
         mean_frame: (C, H, W) of the training clips, where ``base`` is ``mean``.
     """
 
+    has_skips: ClassVar[bool] = False
     mean_frame: Tensor | None
     positions: nn.Parameter | None
 
@@ -69,13 +70,16 @@ class HalvingDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.base, self.frame_size = config.base, frame_size
-        self.up_channels = config.up_channels or config.channels[::-1]
         widths = (channels, *config.channels)
         self.frame_encoder = nn.Sequential(*(down_block(a, b) for a, b in itertools.pairwise(widths)))
         self.conditioner = make_conditioner(widths[-1])
         grid = halved(frame_size, len(config.channels))
         self.positions = nn.Parameter(torch.zeros(widths[-1], *grid)) if config.positions else None
         self.register_buffer("mean_frame", torch.zeros(channels, *frame_size) if config.base == "mean" else None)
+        skips = (0, *config.channels[-2::-1]) if self.has_skips else ()
+        self.upsampler = Upsampler((*(config.up_channels or config.channels[::-1]), channels), skips)
+        if config.base != "zero":
+            self.upsampler.start_small()
 
     def start(self, dataset: ClipDataset) -> None:
         """Measures the mean frame, if it is what the prediction starts from."""

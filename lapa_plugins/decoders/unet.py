@@ -6,8 +6,6 @@ import dataclasses
 
 from torch import Tensor
 
-from lapa.contracts import MakeConditioner
-from lapa.nn.layers import Upsampler
 from lapa_plugins.decoders.halving import Base, HalvingDecoder, HalvingDecoderConfig
 
 
@@ -18,31 +16,13 @@ class UNetDecoder(HalvingDecoder):
     has to come through the codes, and what does not change need not be remembered.
     """
 
+    has_skips = True
+
     @dataclasses.dataclass(frozen=True)
     class Config(HalvingDecoderConfig):
         """The common options; the prediction starts from the current frame unless told otherwise."""
 
         base: Base = "current"
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        channels: int,
-        frame_size: tuple[int, int],
-        latent_dim: int,
-        make_conditioner: MakeConditioner,
-    ) -> None:
-        super().__init__(
-            config,
-            channels=channels,
-            frame_size=frame_size,
-            latent_dim=latent_dim,
-            make_conditioner=make_conditioner,
-        )
-        self.upsampler = Upsampler((*self.up_channels, channels), skips=(0, *config.channels[-2::-1]))
-        if config.base != "zero":
-            self.upsampler.start_small()
 
     def forward(self, current: Tensor, latent: Tensor) -> Tensor:
         seen = [current]
