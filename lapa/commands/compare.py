@@ -9,7 +9,7 @@ from lapa.commands.options import (
     Subparsers,
     add_data_options,
     add_preset_options,
-    add_split,
+    add_split_or_all,
     checkpoint_argument,
     command,
 )
@@ -41,7 +41,7 @@ def add_compare(subparsers: Subparsers) -> None:
     )
     add_preset_options(parser)
     add_data_options(parser, checkpoint=False)
-    add_split(parser)
+    add_split_or_all(parser)
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder to write (default: %(default)s)")
 
 

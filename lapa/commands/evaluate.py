@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lapa.commands.options import Subparsers, add_data_options, add_split, command
+from lapa.commands.options import Subparsers, add_data_options, add_split_or_all, command
 
 
 def add_evaluate(subparsers: Subparsers) -> None:
@@ -18,7 +18,7 @@ def add_evaluate(subparsers: Subparsers) -> None:
         example="lapa evaluate --checkpoint checkpoints/latent_action/best.pt --out report",
     )
     add_data_options(parser)
-    add_split(parser)
+    add_split_or_all(parser)
     parser.add_argument(
         "--lag",
         type=int,

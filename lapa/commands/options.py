@@ -109,9 +109,19 @@ def add_strict(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """The option that names the episodes to evaluate on."""
+    """The option that names the episodes of a run's recording to evaluate on."""
     parser.add_argument(
         "--split", choices=("train", "val", "test"), default="test", help="episodes to use (default: %(default)s)"
+    )
+
+
+def add_split_or_all(parser: argparse.ArgumentParser) -> None:
+    """The same, where models are also judged on recordings that their runs have never seen."""
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        default="test",
+        help="episodes to use; all: each one, of a recording that the run has never seen (default: %(default)s)",
     )
 
 

@@ -11,6 +11,9 @@ from lapa.errors import DataError
 
 SPLITS = ("train", "val", "test")
 
+ALL = "all"
+"""In place of a split: every episode, as of a recording that the run has never seen."""
+
 
 def deal(episodes: Sequence[StoredEpisode], fractions: Sequence[float], seed: int) -> dict[str, list[str]]:
     """Deals recorded episodes by :func:`split_episodes`; those that begin at one moment of the game are a group.

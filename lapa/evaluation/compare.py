@@ -158,7 +158,7 @@ def check_split(names: Sequence[str], checkpoints: Sequence[Checkpoint], store: 
     Raises:
         DataError: they would not be.
     """
-    judged = [sorted(episode.name for episode in split_of(c, store).get(split, [])) for c in checkpoints]
+    judged = [sorted(episode.name for episode in split_of(c, store, split).get(split, [])) for c in checkpoints]
     for name, episodes in zip(names[1:], judged[1:], strict=True):
         if episodes != judged[0]:
             raise DataError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lapa.data.splits import SPLITS, evenly_spaced
+from lapa.data.splits import ALL, SPLITS, evenly_spaced
 from lapa.evaluation.evaluator import GAIN_DB, Column, Evaluator, Verdict
 from lapa.evaluation.study import DrawnBatch, Study
 from lapa.metrics.pixels import PairErrors, joined, pair_errors
@@ -87,7 +87,7 @@ class DrawingEvaluator(Evaluator):
             clips = study.dataset(study.parts[name])
             drawn = study.draw(clips, evenly_spaced(len(clips), OTHER_CLIPS))
             found[name] = drawing_metrics(joined_errors([drawing_errors(each, study.mean_frame) for each in drawn]))
-        self.splits = {name: found[name] for name in SPLITS if name in found}
+        self.splits = {name: found[name] for name in (*SPLITS, ALL) if name in found}
         self.by_episode = self._episodes()
         gains = [each["gain_over_copy_db"] for each in self.by_episode.values()]
         extremes = {"episode_gain_over_copy_db_min": min(gains), "episode_gain_over_copy_db_max": max(gains)}

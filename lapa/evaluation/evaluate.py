@@ -84,14 +84,15 @@ def evaluate(
     batch_size: int = 64,
     notify: Callable[[str], None] = print_line,
 ) -> Evaluation:
-    """Judges a checkpoint on one split of the episodes it was trained on.
+    """Judges a checkpoint on one split of the episodes it was trained on, or on another recording.
 
-    Episodes that the checkpoint does not know count as held out: of a recording made later, all is judged.
+    Episodes are known by their names. Where the checkpoint knows none of the recording's, all are judged; where it has
+    others of the same names, ``all`` says that these are not they.
 
     Args:
         checkpoint: the trained system.
         store: the recording.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val``, ``test``, or ``all``.
         lag: the probe reads the action taken this number of steps before the transition.
         batch_size: clips in a forward pass.
         notify: told in one line each what takes long.

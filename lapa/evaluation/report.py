@@ -11,6 +11,7 @@ from typing import Any
 
 from lapa.config import to_yaml
 from lapa.data.files import atomic_file, write_text
+from lapa.data.splits import ALL
 from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.curves import training_curves
 from lapa.evaluation.evaluate import Evaluation, summary_rows
@@ -105,6 +106,7 @@ def introduction(checkpoint: Checkpoint, evaluation: Evaluation) -> str:
     study = evaluation.study
     judged = html.escape(", ".join(evaluation.episodes))
     kind = "training" if study.split == "train" and "test" in study.parts else "held-out"
+    kind = "recorded" if study.split == ALL else kind
     return (
         f"<p>Checkpoint <code>{html.escape(checkpoint.path.name)}</code> (SHA-256 {checkpoint.digest}…, step "
         f"{checkpoint.step}), judged on {len(study.clips):,} pairs of {len(evaluation.episodes)} {kind} "

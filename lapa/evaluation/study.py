@@ -15,7 +15,7 @@ from torch import Tensor
 from lapa.contracts import Clips, ClipSpec, Coder, Drawer, Dreamer
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import to_float
-from lapa.data.splits import SPLITS
+from lapa.data.splits import ALL, SPLITS
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.engine.checkpoint import Checkpoint, check_format
 from lapa.errors import DataError
@@ -72,14 +72,15 @@ class DrawnBatch:
 class Study:
     """A checkpoint and one split of the recorded episodes, on which it is judged.
 
-    Episodes that the checkpoint does not know count as held out: of a recording made later, all is judged.
+    Episodes are known by their names. Where the checkpoint knows none of the recording's, all are judged; where it has
+    others of the same names, ``all`` says that these are not they.
 
     A clip has at least two frames, so that its last one can be compared with the one before.
 
     Args:
         checkpoint: the trained system.
         store: the recording.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val``, ``test``, or ``all``.
         lag: the probe reads the action taken this number of steps earlier.
         batch_size: clips in a forward pass.
         notify: told in one line each what takes long.
@@ -110,10 +111,13 @@ class Study:
         self.lag, self.batch_size, self.notify = lag, batch_size, notify
         self.system = checkpoint.model
         self.format = check_format(checkpoint, store.frame_size)
-        self.parts = split_of(checkpoint, store) or {split: store.episodes}
+        self.parts = split_of(checkpoint, store, split)
         self.episodes, self.learnt = self.parts.get(split, []), self.parts.get("train", [])
         if not self.episodes:
-            raise DataError(f"{store.path}: holds no episode of the split '{split}' of {checkpoint.path}")
+            raise DataError(
+                f"{store.path}: holds no episode of the split '{split}' of {checkpoint.path}; a recording that the run "
+                f"has never seen is judged with --split {ALL}"
+            )
         needed = self.system.clip(checkpoint.config.model, checkpoint.config.loss)
         self.frames_seen = needed.frames
         context = self.system.context if isinstance(self.system, Dreamer) else 0
@@ -267,13 +271,18 @@ class Study:
                 yield Example(current, following, prediction, self.clips.where(int(row)))
 
 
-def split_of(checkpoint: Checkpoint, store: FrameStore) -> dict[str, list[StoredEpisode]]:
-    """The store's episodes by the checkpoint's splits, without empty ones; empty if it knows none of them."""
+def split_of(checkpoint: Checkpoint, store: FrameStore, split: str) -> dict[str, list[StoredEpisode]]:
+    """The store's episodes by the checkpoint's splits, without empty ones.
+
+    All are in ``split`` if that is ``all``, or if the checkpoint knows none of them.
+    """
+    if split == ALL:
+        return {split: store.episodes}
     dealt = {
         name: [episode for episode in store.episodes if episode.name in set(checkpoint.split.get(name, []))]
         for name in SPLITS
     }
-    return {name: episodes for name, episodes in dealt.items() if episodes}
+    return {name: episodes for name, episodes in dealt.items() if episodes} or {split: store.episodes}
 
 
 def keep_if_small(clips: ClipDataset) -> ClipDataset:

@@ -217,9 +217,10 @@ def nearest(distances: Tensor, flat: Tensor) -> Tensor:
 
 def lowest(candidates: Tensor) -> Tensor:
     """(..., K) bool -> (...) int64, the first column that is true."""
-    # Of equal values argmax may take any: so the columns are made to differ.
+    # Of equal values argmax may take any.
     count = candidates.shape[-1]
-    return (candidates * torch.arange(count, 0, -1, device=candidates.device)).argmax(-1)
+    columns = torch.arange(count, dtype=torch.int32, device=candidates.device)
+    return torch.where(candidates, columns, count).amin(-1).long()
 
 
 def two_smallest(distances: Tensor) -> tuple[Tensor, Tensor]:

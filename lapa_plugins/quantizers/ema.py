@@ -60,7 +60,7 @@ class EmaQuantizer(CodebookQuantizer):
     @torch.no_grad()
     def collect(self, flat: Tensor, codes: Tensor) -> None:
         # A product of matrices: index_add_ is slower, and on GPUs its sums come in any order.
-        chosen = F.one_hot(codes, self.num_codes).to(self.new_sums.dtype)  # (N, K)
+        chosen = self.new_sums.new_zeros(len(codes), self.num_codes).scatter_(1, codes[:, None], 1)  # (N, K)
         self.new_counts += chosen.sum(0)
         self.new_sums += chosen.T @ flat.to(self.new_sums.dtype)
 

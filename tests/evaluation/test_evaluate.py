@@ -237,14 +237,19 @@ def test_pictures_alone_get_all_that_needs_no_truth_and_say_what_is_missing(
     assert parts == ["what is on the screen", "stages", "events", "actions"]
 
 
-def test_a_recording_made_later_is_judged_whole(breakout_checkpoint: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "split"), [("100", "test"), ("0", "all")], ids=["unknown name", "all"])
+def test_a_recording_made_later_is_judged_whole(
+    name: str, split: str, breakout_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Also where the run has an episode of the same name."""
+    assert any("0" in names for names in breakout_checkpoint.split.values())
     env = make_env()
     record(env, tmp_path / "later", episodes=1, max_steps=20, seed=99)
     env.close()
-    (tmp_path / "later" / "0").rename(tmp_path / "later" / "100")
-    found = evaluate(breakout_checkpoint, open_store(tmp_path / "later"))
-    assert found.episodes == ["100"]
-    assert list(drawing(found).splits) == ["test"]
+    (tmp_path / "later" / "0").rename(tmp_path / "later" / name)
+    found = evaluate(breakout_checkpoint, open_store(tmp_path / "later"), split)
+    assert found.episodes == [name]
+    assert list(drawing(found).splits) == [split]
     assert "elements/paddle/within_2px" in found.metrics
     assert "probe/accuracy" not in found.metrics  # there is nothing to fit it on
     assert len(found.left_out) == 1
@@ -258,7 +263,7 @@ def test_a_split_that_is_not_there_is_an_error(
 ) -> None:
     name = breakout_checkpoint.split["train"][0]
     shutil.copytree(breakout_recording / name, tmp_path / "some" / name)
-    with pytest.raises(DataError, match="no episode of the split 'test'"):
+    with pytest.raises(DataError, match=r"no episode of the split 'test' of .*--split all"):
         evaluate(breakout_checkpoint, open_store(tmp_path / "some"))
 
 
