@@ -216,11 +216,11 @@ def nearest(distances: Tensor, flat: Tensor) -> Tensor:
 
 
 def lowest(candidates: Tensor) -> Tensor:
-    """(..., K) bool -> (...) int64, the first column that is true."""
+    """(..., K) bool -> (...) int64, the first column that is true; the last one where none is, as after an overflow."""
     # Of equal values argmax may take any.
     count = candidates.shape[-1]
     columns = torch.arange(count, dtype=torch.int32, device=candidates.device)
-    return torch.where(candidates, columns, count).amin(-1).long()
+    return torch.where(candidates, columns, count - 1).amin(-1).long()
 
 
 def two_smallest(distances: Tensor) -> tuple[Tensor, Tensor]:
