@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
+from watching import luma, watch
 
-from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.games.breakout.detectors import (
     find_ball,
     find_balls,
@@ -35,7 +34,6 @@ from lapa.games.breakout.screen import (
     screen_state,
 )
 from lapa.games.breakout.stages import ASPECTS, MIX, STARTS
-from lapa.games.finding import to_luma
 from lapa.games.game import State
 from lapa_envs.atari import make_env
 from lapa_envs.policies import make_policy
@@ -56,20 +54,9 @@ class Play(NamedTuple):
 
 def play(policy: str, steps: int, seed: int, skill: float = 1.0) -> Play:
     """One game, or its beginning."""
-    env = make_env()
-    player = make_policy(env, policy, np.random.default_rng(seed), skill=skill)
-    frames, rewards = [env.reset(seed=seed)[0]], [0.0]
-    ram, lives = [env.unwrapped.ale.getRAM()], [env.unwrapped.ale.lives()]
-    is_over = False
-    while len(frames) <= steps and not is_over:
-        frame, reward, is_over, _, _ = env.step(player(None, {}))
-        frames.append(frame)
-        rewards.append(reward)
-        ram.append(env.unwrapped.ale.getRAM())
-        lives.append(env.unwrapped.ale.lives())
-    env.close()
-    memory = np.stack(ram)
-    return Play(np.stack(frames), memory, screen_state(memory), np.cumsum(rewards), np.array(lives))
+    seen = watch(make_env(), policy, steps, seed, skill)
+    points = np.cumsum([0.0, *seen.rewards])
+    return Play(seen.frames, seen.ram, screen_state(seen.ram), points, seen.lives)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +73,6 @@ def random() -> list[Play]:
 def long_play(scripted: list[Play]) -> Play:
     """A game in which many bricks are broken."""
     return scripted[0]
-
-
-def luma(frames: np.ndarray, downsample: int, color: str = "grey") -> np.ndarray:
-    format = FrameFormat(210, 160, color, downsample)
-    return to_luma(to_float(prepare(torch.from_numpy(frames), format)).numpy())
 
 
 def without_ball(frames: np.ndarray) -> np.ndarray:

@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
+from watching import luma, watch
 
-from lapa.data.frames import FrameFormat, prepare, to_float
-from lapa.games.finding import to_luma
 from lapa.games.game import State, known_games
 from lapa.games.pong.detectors import find_balls, find_elements, read_screens
 from lapa.games.pong.elements import MEASURES, element_metrics
@@ -27,7 +25,6 @@ from lapa.games.pong.screen import (
     screen_state,
 )
 from lapa_envs.atari import make_env
-from lapa_envs.policies import make_policy
 
 at_both_sizes = pytest.mark.parametrize("downsample", [1, 2])
 by_both_players = pytest.mark.parametrize("player", ["scripted", "random"])
@@ -45,19 +42,8 @@ class Play(NamedTuple):
 
 def play(policy: str, steps: int, seed: int, skill: float = 1.0) -> Play:
     """One game, or its beginning."""
-    env = make_env("ALE/Pong-v5")
-    player = make_policy(env, policy, np.random.default_rng(seed), skill=skill)
-    frames, ram, actions, rewards = [env.reset(seed=seed)[0]], [env.unwrapped.ale.getRAM()], [], []
-    is_over = False
-    while len(actions) < steps and not is_over:
-        actions.append(player(None, {}))
-        frame, reward, is_over, _, _ = env.step(actions[-1])
-        frames.append(frame)
-        rewards.append(reward)
-        ram.append(env.unwrapped.ale.getRAM())
-    env.close()
-    memory = np.stack(ram)
-    return Play(np.stack(frames), memory, screen_state(memory), np.array(actions), np.array(rewards))
+    seen = watch(make_env("ALE/Pong-v5"), policy, steps, seed, skill)
+    return Play(seen.frames, seen.ram, screen_state(seen.ram), seen.actions, seen.rewards)
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +60,6 @@ def random() -> list[Play]:
 def rally(scripted: list[Play]) -> Play:
     """A game in which the ball flies to and fro."""
     return scripted[0]
-
-
-def luma(frames: np.ndarray, downsample: int, color: str = "grey") -> np.ndarray:
-    format = FrameFormat(210, 160, color, downsample)
-    return to_luma(to_float(prepare(torch.from_numpy(frames), format)).numpy())
 
 
 def rows(state: PongState, chosen: slice | np.ndarray) -> PongState:

@@ -6,71 +6,32 @@ import numpy as np
 
 from lapa.games.breakout.detectors import find_balls, find_bricks, find_digits, find_paddle
 from lapa.games.breakout.screen import ScreenState
-from lapa.games.finding import distance_metrics, finite_or_inf
-from lapa.games.game import Measure, State
-from lapa.report.tables import per_myriad, percent, pixels
+from lapa.games.game import State
+from lapa.games.judging import (
+    BALL_MEASURES,
+    ball_metrics,
+    place_measures,
+    place_metrics,
+    value_measures,
+    value_metrics,
+)
+from lapa.report.tables import per_myriad
 
 MEASURES = (
-    Measure("ball drawn, where it flies free (recall)", "ball/{}drawn", percent),
-    Measure(
-        "ball within 2 px",
-        "ball/{}within_2px",
-        percent,
-        summary="ball within 2 px, where it flies free",
-    ),
-    Measure(
-        "ball within 4 px",
-        "ball/{}within_4px",
-        percent,
-        summary="ball within 4 px, where it flies free",
-        column="ball within 4 px",
-    ),
-    Measure("ball, median distance", "ball/{}median_px", pixels),
-    Measure("ball, 95th percentile", "ball/{}p95_px", pixels),
-    Measure(
-        "ball drawn where there is none",
-        "ball/{}false",
-        percent,
-        summary="ball drawn where there is none",
-    ),
-    Measure(
-        "a second ball drawn",
-        "ball/{}extra",
-        percent,
-        summary="a second ball drawn",
-    ),
-    Measure(
-        "paddle within 1 px",
-        "paddle/{}within_1px",
-        percent,
-        summary="paddle within 1 px",
-    ),
-    Measure(
-        "paddle within 2 px",
-        "paddle/{}within_2px",
-        percent,
-        summary="paddle within 2 px",
-        column="paddle within 2 px",
-    ),
-    Measure("paddle, median distance", "paddle/{}median_px", pixels),
-    Measure("paddle, 95th percentile", "paddle/{}p95_px", pixels),
-    Measure("bricks right", "bricks/{}accuracy", per_myriad),
-    Measure(
+    *BALL_MEASURES,
+    *place_measures("paddle", "paddle", column=True),
+    *value_measures(
+        "bricks",
+        "bricks right",
         "bricks right, of those that changed",
-        "bricks/{}changed_accuracy",
-        percent,
+        form=per_myriad,
         summary="bricks right, of those just broken",
         column="changed bricks",
     ),
-    Measure("score right", "score/{}accuracy", percent),
-    Measure(
-        "score right, where it changed",
-        "score/{}changed_accuracy",
-        percent,
-        summary="score right, where it has just changed",
+    *value_measures(
+        "score", "score right", "score right, where it changed", summary="score right, where it has just changed"
     ),
-    Measure("lives right", "lives/{}accuracy", percent),
-    Measure("lives right, where they changed", "lives/{}changed_accuracy", percent),
+    *value_measures("lives", "lives right", "lives right, where they changed"),
 )
 
 
@@ -104,28 +65,11 @@ def element_metrics(predicted: State, copied: State, before: ScreenState, truth:
         truth: what the RAM says of the next frames.
 
     Returns:
-        Shares in [0, 1] and distances in recorded pixels. ``ball/*`` is over the frames where the ball flies free,
-        but ``ball/false``, the share of frames without a ball there in which one is drawn. ``ball/extra`` is the share
-        in which something apart from the ball is drawn that would count as one. A distance is left out where more than
-        half of the frames (of the 95th percentile: more than one in twenty) show nothing.
-        ``*changed_accuracy`` is over the bricks, scores and lives that differ from the frame before.
+        Shares in [0, 1] and distances in recorded pixels; see :mod:`lapa.games.judging`. The ball flies free between
+        bricks, walls and paddle.
     """
-    free, away = truth.ball_free, truth.ball_away
-    metrics = {"ball/free_frames": float(free.sum()), "ball/away_frames": float(away.sum())}
-    for name, found in (("", predicted), ("copy_", copied)):
-        ball = found["ball"]
-        if free.any():
-            distance = finite_or_inf(np.linalg.norm(ball[free] - truth.ball[free], axis=1))
-            metrics[f"ball/{name}drawn"] = float(np.isfinite(distance).mean())
-            metrics[f"ball/{name}extra"] = float(found["ball_extra"][free].mean())
-            metrics |= distance_metrics(f"ball/{name}", distance, (2, 4))
-        if away.any():
-            metrics[f"ball/{name}false"] = float(np.isfinite(ball[away, 0]).mean())
-        metrics |= distance_metrics(f"paddle/{name}", finite_or_inf(np.abs(found["paddle"] - truth.paddle)), (1, 2))
-        for element in ("bricks", "score", "lives"):
-            right = found[element] == getattr(truth, element)
-            changed = getattr(before, element) != getattr(truth, element)
-            metrics[f"{element}/{name}accuracy"] = float(right.mean())
-            if changed.any():
-                metrics[f"{element}/{name}changed_accuracy"] = float(right[changed].mean())
+    metrics = ball_metrics(predicted, copied, truth.ball, truth.ball_free, truth.ball_away)
+    metrics |= place_metrics("paddle", predicted, copied, truth.paddle)
+    for element in ("bricks", "score", "lives"):
+        metrics |= value_metrics(element, predicted, copied, vars(before), vars(truth))
     return metrics
