@@ -1,4 +1,4 @@
-"""What games share to find elements in pictures, and to say how far off those of predicted pictures are."""
+"""What games share to find elements in pictures."""
 
 from __future__ import annotations
 
@@ -87,19 +87,3 @@ def lit_span(lit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first, last = lit.argmax(1), lit.shape[1] - lit[:, ::-1].argmax(1)
     is_there = lit.any(1)
     return np.where(is_there, first, np.nan), np.where(is_there, last, np.nan)
-
-
-def distance_metrics(prefix: str, distance: np.ndarray, within: tuple[int, ...]) -> dict[str, float]:
-    """Median, 95th percentile, and shares within limits, of distances that are infinite where nothing is."""
-    metrics = {f"{prefix}within_{pixels}px": float((distance <= pixels).mean()) for pixels in within}
-    for name, share in (("median_px", 0.5), ("p95_px", 0.95)):
-        # JSON cannot hold what is infinite.
-        value = float(np.quantile(distance, share, method="higher"))
-        if np.isfinite(value):
-            metrics[prefix + name] = value
-    return metrics
-
-
-def finite_or_inf(distance: np.ndarray) -> np.ndarray:
-    """Infinite where nothing was found."""
-    return np.where(np.isnan(distance), np.inf, distance)

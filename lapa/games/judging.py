@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lapa.games.finding import distance_metrics, finite_or_inf
 from lapa.games.game import Measure, State
 from lapa.report.tables import percent, pixels
 
@@ -138,3 +137,19 @@ def value_metrics(element: str, predicted: State, copied: State, before: State, 
         if changed.any():
             metrics[f"{element}/{name}changed_accuracy"] = float(right[changed].mean())
     return metrics
+
+
+def distance_metrics(prefix: str, distance: np.ndarray, within: tuple[int, ...]) -> dict[str, float]:
+    """Median, 95th percentile, and shares within limits, of distances that are infinite where nothing is."""
+    metrics = {f"{prefix}within_{pixels}px": float((distance <= pixels).mean()) for pixels in within}
+    for name, share in (("median_px", 0.5), ("p95_px", 0.95)):
+        # JSON cannot hold what is infinite.
+        value = float(np.quantile(distance, share, method="higher"))
+        if np.isfinite(value):
+            metrics[prefix + name] = value
+    return metrics
+
+
+def finite_or_inf(distance: np.ndarray) -> np.ndarray:
+    """Infinite where nothing was found."""
+    return np.where(np.isnan(distance), np.inf, distance)
