@@ -380,6 +380,12 @@ class Encoder(nn.Module, ABC):
     def forward(self, *frames: Tensor) -> Tensor:
         """(B, C, H, W) float, as many as ``frames``, in order of time -> (B, D, h, w)."""
 
+    def optimize_for_inference(self) -> None:
+        """Makes a copy in eval mode faster, for labelling alone; what it computes may change by rounding.
+
+        Batch norms are folded into convolutions anyway. Encoders that know of nothing else keep this default.
+        """
+
 
 class Quantizer(nn.Module, ABC):
     """Maps latents to discrete codes and back.
@@ -432,8 +438,9 @@ class Quantizer(nn.Module, ABC):
     def assign(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, D, h, w) -> codes (B, h, w * n) and :meth:`margin`, for labelling.
 
-        Where the margin is 0, the codes may be any of the nearest. Quantizers that find both in one go say so here,
-        and save labelling half its time.
+        Each place by itself, wherever it lies: labelling asks for the places of many grids as (N, D, 1, 1). Where the
+        margin is 0, the codes may be any of the nearest. Quantizers that find both in one go say so here, and save
+        labelling half its time.
         """
         codes = self(latent).codes
         assert codes is not None

@@ -55,6 +55,10 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def full_float32() -> Iterator[None]:
     """Within, float32 is computed in full, whatever autocast, ``set_float32_matmul_precision`` and TF32 flags say."""
     before = torch.get_float32_matmul_precision()
+    lowered = before != "highest" or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+    if not (lowered or torch.cuda.is_initialized()):
+        yield  # nothing to do, and entering what follows takes as long as labelling a row of pixels
+        return
     torch.set_float32_matmul_precision("highest")
     try:
         with (
@@ -65,6 +69,23 @@ def full_float32() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Within, this thread computes on so many of the processor's cores; None leaves it as it is.
+
+    OpenMP threads that wait for each other stand still for milliseconds as soon as another program wants a core.
+    """
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_compiler(device: torch.device) -> None:

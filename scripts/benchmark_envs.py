@@ -1,17 +1,21 @@
-"""Measures what labelling and recording cost an environment; writes ``bench-envs-<host kind>.json``.
+"""Measures what labelling and recording cost an environment, on an idle machine and beside a busy process.
 
-Absolute figures drift with the machine, so each is measured in turns with what it is held against, and the ratio is
-that of the medians. Real Breakout, random play, frameskip 4.
+Writes ``bench-envs-<host kind>.json``. Absolute figures drift with the machine, so each is measured in turns with what
+it is held against, and the ratio is that of the medians. Real Breakout, random play, frameskip 4.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,18 @@ def in_turns(work: Mapping[str, Callable[[], int]], seconds: float) -> dict[str,
         for name, function in work.items():
             rates[name].append(rate(function, seconds / ROUNDS))
     return {name: statistics.median(found) for name, found in rates.items()}
+
+
+@contextlib.contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Within, so many other processes want a core each, all the time."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def stepping(env: gym.Env[Any, Any]) -> Callable[[], int]:
@@ -149,11 +165,11 @@ def measure_record(steps: int) -> dict[str, float]:
 def measure_labels(preset: str, batch_size: int, seconds: float) -> float:
     """Labels per second in fp32 and with exact borders, as the wrappers label, of frames that are at hand.
 
-    Of ``laptop`` it is the shipped model ``breakout_v0``, which was trained with it; of others an untrained one with
-    codes on its encodings.
+    Of ``laptop`` it is the shipped model ``breakout``, which was trained with it; of others an untrained one with codes
+    on its encodings.
     """
     if preset == "laptop":
-        model = load_model("breakout_v0")
+        model = load_model("breakout")
     else:
         config = load_config(preset)
         torch.manual_seed(0)
@@ -212,10 +228,20 @@ def main() -> None:
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gym.register_envs(ale_py)
     seconds = arguments.seconds
+    load = os.getloadavg()[0]
+    stepping_rates = {}
+    for busy, beside in enumerate(("nothing", "a busy process")):
+        with busy_processes(busy):
+            stepping_rates[f"vector of {NUM_ENVS}, beside {beside}"] = measure_vectors(seconds)
+            stepping_rates[f"one game, beside {beside}"] = measure_single(seconds)
     figures = {
-        "machine": {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
-        f"vector of {NUM_ENVS}": measure_vectors(seconds),
-        "one game": measure_single(seconds),
+        "machine": {
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "load before": load,
+        },
+        **stepping_rates,
         "long recording": measure_long_recording(arguments.steps),
         "lapa record, frames per second": measure_record(arguments.steps),
         "labels_per_s": {

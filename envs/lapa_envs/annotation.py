@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import Any
 
 import gymnasium as gym
@@ -11,12 +10,19 @@ import torch
 from torch import Tensor
 
 from lapa.contracts import Clips, Dreamer
-from lapa.data.frames import prepare
+from lapa.data.frames import FollowingFrames, prepare
+from lapa.device import cpu_threads
 from lapa.engine.checkpoint import load_checkpoint
 from lapa.errors import DataError
 from lapa.inference.labelling import Labeller
 
 DEFAULT_MODEL = "breakout"
+THREADS = 1
+"""On how many of the processor's cores wrappers compute.
+
+Several would have to wait for each other at each layer, which takes many times as long where another program wants a
+core; and in a process forked from another they wait forever for those that did not come along.
+"""
 PLACES = ("info", "obs", "both")
 
 
@@ -38,15 +44,13 @@ class Annotator:
     def __init__(
         self, checkpoint: str, key: str, device: str, confidence: bool = False, reconstruction: bool = False
     ) -> None:
-        if multiprocessing.current_process().daemon:
-            # A worker of AsyncVectorEnv: its like share the cores, and after a fork OpenMP waits for threads that
-            # did not come along.
-            torch.set_num_threads(1)
-        loaded = load_checkpoint(checkpoint, device)
-        self._labeller = Labeller(loaded.model)
+        with cpu_threads(THREADS):
+            loaded = load_checkpoint(checkpoint, device)
+        self._labeller = Labeller(loaded.model, THREADS)
         self.model, self.digest = self._labeller.model, loaded.digest
         self.format = self.model.format
         self.key = key
+        self._following = FollowingFrames(self.format)
         self._confidence, self._reconstruction = confidence, reconstruction
         if confidence and self._margin_is_unknown():
             name = type(self.model.quantizer).__name__
@@ -65,7 +69,13 @@ class Annotator:
 
     def prepare(self, frames: np.ndarray) -> Tensor:
         """(N, H, W, 3) uint8 RGB -> as the model wants them."""
-        return prepare(torch.from_numpy(np.ascontiguousarray(frames)), self.format)
+        with cpu_threads(THREADS):
+            return prepare(torch.from_numpy(np.ascontiguousarray(frames)), self.format)
+
+    def prepare_following(self, frames: np.ndarray) -> Tensor:
+        """The same of the frames that follow those of the last call, as a game goes on: in a third of the time."""
+        with cpu_threads(THREADS):
+            return self._following(frames)
 
     def label(self, before: Tensor, after: Tensor) -> dict[str, np.ndarray]:
         """The entries for N pairs of prepared frames, each with N rows."""
@@ -91,9 +101,10 @@ class Annotator:
     @torch.inference_mode()
     def _draw(self, before: Tensor, codes: Tensor) -> np.ndarray:
         assert isinstance(self.model, Dreamer)
-        state = self.model.begin(Clips(before.to(codes.device)[:, None]))
-        drawn = self.model.step(state, codes)[1].frame  # (N, C, H', W')
-        picture: np.ndarray = drawn.mul(255).round().byte().movedim(1, -1).cpu().numpy()
+        with cpu_threads(THREADS):
+            state = self.model.begin(Clips(before.to(codes.device)[:, None]))
+            drawn = self.model.step(state, codes)[1].frame  # (N, C, H', W')
+            picture: np.ndarray = drawn.mul(255).round().byte().movedim(1, -1).cpu().numpy()
         return picture
 
     @torch.inference_mode()

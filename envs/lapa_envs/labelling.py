@@ -134,4 +134,4 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
 
     def _frame(self, observation: Any) -> Tensor:
         frame = last_frame(observation if self.frame_source == "obs" else self.env.render())
-        return self._annotator.prepare(frame[None])  # (1, C, H, W) uint8
+        return self._annotator.prepare_following(frame[None])  # (1, C, H, W) uint8

@@ -183,7 +183,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
     def _frames(self, observations: Any) -> Tensor:
         if self.frame_source == "render":
             observations = np.stack(self.env.render() or ())
-        return self._annotator.prepare(_last_frames(observations))  # (N, C, H, W) uint8
+        return self._annotator.prepare_following(_last_frames(observations))  # (N, C, H, W) uint8
 
 
 def autoreset_mode(env: gym.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:

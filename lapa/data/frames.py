@@ -12,6 +12,7 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from lapa.errors import DataError
 
 # ITU-R BT.601 luma in 16-bit fixed point; the same integers that Pillow's convert("L") uses.
 LUMA = (19595, 38470, 7471)
-FRAMES_AT_ONCE = 4
+PIXELS_AT_ONCE = 4 * 210 * 160
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,18 +112,87 @@ def prepare(frames: Tensor, frame_format: FrameFormat) -> Tensor:
     Raises:
         DataError: the frames are not uint8 RGB of the format's size.
     """
-    if frames.dtype != torch.uint8 or tuple(frames.shape[1:]) != (frame_format.height, frame_format.width, 3):
+    check_frames(frames.shape, str(frames.dtype).removeprefix("torch."), frame_format)
+    only_moved = frame_format.color == "rgb" and frame_format.downsample == 1
+    if only_moved or frames.device.type != "cpu" or len(frames) < 2:
+        return _prepared(frames, frame_format)
+    # Most rows of pixels are those of the frame before: of each run of equal ones the first is prepared.
+    rows = _in_rows(frames.numpy(), frame_format)
+    changed = np.ones(rows.shape[:2], dtype=bool)
+    np.not_equal(rows[1:], rows[:-1]).any(2, out=changed[1:])
+    number = np.zeros(rows.shape[:2], dtype=np.int64)
+    number[changed] = np.arange(changed.sum())
+    number = np.maximum.accumulate(number, axis=0)  # of the latest one that has changed
+    return _prepared_rows(rows[changed], frame_format)[torch.from_numpy(number)].movedim(2, 1).contiguous()
+
+
+class FollowingFrames:
+    """:func:`prepare` for the frames of games as they go on: only what has changed since the last call. On the CPU.
+
+    Args:
+        frame_format: what the model sees.
+    """
+
+    def __init__(self, frame_format: FrameFormat) -> None:
+        self.format = frame_format
+        self._seen = np.empty(0, dtype=np.uint8)  # rows of the last frames; a copy, for games may reuse their memory
+        self._prepared = torch.empty(0, dtype=torch.uint8)
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """(N, H, W, 3) uint8 RGB, each N after the N of the call before -> (N, C, H', W') uint8.
+
+        Raises:
+            DataError: the frames are not uint8 RGB of the format's size.
+        """
+        check_frames(frames.shape, str(frames.dtype), self.format)
+        rows = _in_rows(frames, self.format)
+        if len(rows) != len(self._seen):
+            self._seen, self._prepared = rows.copy(), prepare(torch.from_numpy(frames), self.format)
+            return self._prepared
+        changed = (rows != self._seen).any(2)
+        self._prepared = self._prepared.clone()
+        if changed.any():
+            self._seen[changed] = new = rows[changed]
+            self._prepared.numpy().swapaxes(1, 2)[changed] = _prepared_rows(new, self.format).numpy()
+        return self._prepared
+
+
+def check_frames(shape: Sequence[int], dtype: str, frame_format: FrameFormat) -> None:
+    """Checks a batch of recorded frames, (N, H, W, 3) uint8.
+
+    Raises:
+        DataError: they are not uint8 RGB of the format's size.
+    """
+    if dtype != "uint8" or tuple(shape[1:]) != (frame_format.height, frame_format.width, 3):
         raise DataError(
-            f"frames are {tuple(frames.shape[1:])} {str(frames.dtype).removeprefix('torch.')}, "
+            f"frames are {tuple(shape[1:])} {dtype}, "
             f"but the model wants ({frame_format.height}, {frame_format.width}, 3) uint8; "
             "use raw RGB frames of the size it was trained on"
         )
-    with full_float32():
-        # A few frames at a time stay in the processor's cache.
-        return torch.cat([_prepared(some, frame_format) for some in frames.split(FRAMES_AT_ONCE)])
+
+
+def _in_rows(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
+    """(N, H, W, 3) -> (N, H', k * W * 3): what becomes a row of pixels, without the rest at the edge."""
+    height, k = frame_format.size[0], frame_format.downsample
+    return np.ascontiguousarray(frames)[:, : height * k].reshape(len(frames), height, -1)
+
+
+def _prepared_rows(rows: np.ndarray, frame_format: FrameFormat) -> Tensor:
+    """(R, k * W * 3) -> (R, C, W')."""
+    k = frame_format.downsample
+    frames = torch.from_numpy(rows).view(-1, k, frame_format.width, 3)
+    return _prepared(frames, dataclasses.replace(frame_format, height=k))[:, :, 0]
 
 
 def _prepared(frames: Tensor, frame_format: FrameFormat) -> Tensor:
+    """:func:`prepare` of all of it; a few frames at a time stay in the processor's cache."""
+    count = max(1, PIXELS_AT_ONCE // (frame_format.height * frame_format.width))
+    with full_float32():
+        return torch.cat([prepare_together(some, frame_format) for some in frames.split(count)])
+
+
+def prepare_together(frames: Tensor, frame_format: FrameFormat) -> Tensor:
+    """:func:`prepare` by nothing but operations on tensors, all frames at once."""
     channels = _luma(frames)[:, None] if frame_format.color == "grey" else frames.movedim(-1, 1)  # (N, C, H, W)
     if frame_format.downsample > 1:
         channels = _block_means(channels.float(), frame_format.downsample).add_(0.5).floor_()

@@ -1,7 +1,7 @@
 """From frames to codes, the same codes whatever the batch.
 
 Convolutions round differently at different batch sizes and thread counts, and a latent that lies on the border
-between two codes can fall either way. So a pair with such a latent is labelled again in double precision, where
+between two codes can fall either way. So a pair with such a latent is encoded again in double precision, where
 the rounding is too small to matter: a live wrapper that sees one pair at a time gives exactly the codes of a
 batched extraction.
 """
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.contracts import Coder, System
+from lapa.contracts import Coder, Encoder, System
 from lapa.data.frames import prepare, to_float
-from lapa.device import full_float32
+from lapa.device import cpu_threads, full_float32
 from lapa.errors import DataError
 from lapa.nn.layers import fold_batch_norm
 
@@ -48,22 +48,23 @@ class Labeller:
 
     Args:
         model: a trained model, in eval mode. Later changes of its encoder's weights go unseen.
+        threads: how many of the processor's cores to compute on; None leaves that to PyTorch's own setting. The
+            codes are the same.
 
     Raises:
         DataError: the model gives no codes, or its quantizer is continuous.
     """
 
-    def __init__(self, model: System) -> None:
+    def __init__(self, model: System, threads: int | None = None) -> None:
         if not isinstance(model, Coder):
             raise DataError(
                 f"a {type(model).__name__} gives no codes to label with; name a checkpoint of a system that does"
             )
         if model.quantizer.num_codes is None:
             raise DataError("this model's quantizer is continuous: it has no codes to label with")
-        self.model = model
+        self.model, self.threads = model, threads
         self.device = next(model.parameters()).device
-        self._folded: Coder | None = None
-        self._exact: Coder | None = None
+        self._copies: Copies | None = None
 
     def __call__(self, *frames: Tensor) -> Tensor:
         """Codes (B, h, w * n) int64, on the model's device.
@@ -77,42 +78,84 @@ class Labeller:
     @torch.inference_mode()
     def label(self, *frames: Tensor) -> Labels:
         """Codes and margins, on the model's device, of frames as in :meth:`__call__`."""
-        if self._folded is None:
-            # Twice as fast; it rounds a little differently.
-            self._folded = without_decoder(self.model)
-            fold_batch_norm(self._folded)
-            self._folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        frames = tuple(frame.to(self.device) for frame in frames)
-        with full_float32():
-            latent = self._folded.encode(*map(to_float, frames))
-            codes, margin = self.model.quantizer.assign(latent)
-        if margin is None:
-            undecided = torch.ones(len(codes), dtype=torch.bool, device=self.device)
-        else:
-            undecided = margin.flatten(1).amin(1) <= ROUNDING * latent.abs().flatten(1).amax(1)
-        rows = undecided.nonzero().squeeze(1)
-        if len(rows):
-            codes[rows] = self._label_exactly([frame[rows] for frame in frames])
-        return Labels(codes, margin)
-
-    def _label_exactly(self, frames: Sequence[Tensor]) -> Tensor:
-        if self._exact is None:
-            self._exact = without_decoder(self.model).double()
-        exact = self._exact
-        codes = [
-            exact.quantizer(exact.encode(*(to_float(frame).double() for frame in row))).codes
-            for row in zip(*(frame.split(1) for frame in frames), strict=True)
-        ]
-        return torch.cat([c for c in codes if c is not None])
+        with cpu_threads(self.threads), full_float32():
+            frames = tuple(frame.to(self.device) for frame in frames)
+            if self._copies is None:
+                self._copies = Copies(self.model, [torch.zeros_like(frame[:1]) for frame in frames])
+            latent = self._copies.encode(*frames)
+            labels = self._copies.assign(latent)
+            if labels.margin is None:
+                undecided = torch.ones(len(latent), dtype=torch.bool)
+            else:
+                undecided = labels.margin.flatten(1).amin(1) <= ROUNDING * latent.abs().flatten(1).amax(1)
+            for row in undecided.nonzero()[:, 0].tolist():
+                labels.codes[row] = self._copies.label_exactly(*(frame[row : row + 1] for frame in frames))
+        return labels
 
     def __getstate__(self) -> dict[str, object]:
         """Without the copies, which are made anew where they are needed."""
-        return {**self.__dict__, "_folded": None, "_exact": None}
+        return {**self.__dict__, "_copies": None}
+
+
+class Copies:
+    """Copies of a model's encoder and quantizer, for labelling.
+
+    The encoder is in single precision. Codes are found in double precision, which costs little there and leaves only
+    the encoder's rounding to say what is near a border.
+
+    Args:
+        model: a trained model, in eval mode.
+        blank: (1, C, H, W) uint8 zeros, as many as it looks at.
+    """
+
+    def __init__(self, model: Coder, blank: Sequence[Tensor]) -> None:
+        self._model = for_inference(model, torch.float32)
+        self._exact = for_inference(model, torch.float64)
+        # Where nothing moves, an encoder that sees differences gives the same latents at each step.
+        self._still = self.encode(*blank).movedim(1, -1)  # (1, h, w, D)
+        self._still_labels = self._assign(self._still.flatten(0, 2))
+
+    def encode(self, *frames: Tensor) -> Tensor:
+        """Prepared frames -> latents (B, D, h, w) in single precision."""
+        return self._model.encode(*map(to_float, frames))
+
+    def assign(self, latent: Tensor) -> Labels:
+        """The nearest codes, and the margins."""
+        rows = latent.movedim(1, -1)  # (B, h, w, D)
+        moved = (rows != self._still).sum(-1).flatten().nonzero()[:, 0]
+        codes, margin = self._still_labels
+        codes, margin = codes.repeat(len(latent), 1), None if margin is None else margin.repeat(len(latent))
+        if len(moved):
+            codes[moved], margin_of_moved = self._assign(rows.flatten(0, 2)[moved])
+            if margin is not None and margin_of_moved is not None:
+                margin[moved] = margin_of_moved
+        return Labels(codes.view(*rows.shape[:2], -1), None if margin is None else margin.view(rows.shape[:3]))
+
+    def _assign(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(N, D) -> codes (N, n) and margins (N,)."""
+        codes, margin = self._exact.quantizer.assign(rows.double()[:, :, None, None])
+        return codes.flatten(1), None if margin is None else margin.flatten()
+
+    def label_exactly(self, *frames: Tensor) -> Tensor:
+        """The codes of prepared frames with all of it in double precision."""
+        codes = self._exact.quantizer(self._exact.encode(*(to_float(frame).double() for frame in frames))).codes
+        assert codes is not None
+        return codes
 
 
 def without_decoder(model: Coder) -> Coder:
     """A copy of what labelling needs."""
     return copy.deepcopy(model, {id(getattr(model, "decoder", None)): None})
+
+
+def for_inference(model: Coder, dtype: torch.dtype) -> Coder:
+    """A copy of what labelling needs, made fast; it rounds a little differently."""
+    quick = without_decoder(model).to(dtype)
+    for part in quick.modules():
+        if isinstance(part, Encoder):
+            part.optimize_for_inference()
+    fold_batch_norm(quick)
+    return quick.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def label(model: System, frame_t: np.ndarray | Tensor, frame_next: np.ndarray | Tensor) -> Tensor:

@@ -326,12 +326,15 @@ def margin_is_a_lower_bound(subject: Subject) -> None:
     decided = (margin > 0).repeat_interleave(quantizer.codes_per_place, 2)
     agrees = torch.equal(assigned[decided], codes[decided]) and same_margin is not None
     require(agrees and torch.equal(same_margin, margin), "assign must give the codes of forward, and margin")
+    places = latent.movedim(1, -1).flatten(0, 2)[:, :, None, None]  # (N, D, 1, 1)
+    alone, margin_alone = quantizer.assign(places)
+    same = torch.equal(alone.flatten(), assigned.flatten()) and torch.allclose(margin_alone.flatten(), margin.flatten())
+    require(same, "assign must take each place by itself: (N, D, 1, 1) must have the codes and margins of its grid")
     others = quantizer.codes_to_latent(codes).roll(1, 0) - latent
     for direction in [others, -others, *torch.randn(STEPS, *latent.shape, dtype=torch.float64)]:
         step = nn.functional.normalize(direction, dim=1) * margin[:, None] * 0.999
         kept = torch.equal(quantizer(latent + step).codes, codes)
         require(kept, "a latent changed its code though it moved by less than its margin")
-    places = latent.movedim(1, -1).flatten(0, 2)[:, :, None, None]  # (N, D, 1, 1)
     every = quantizer(places).codes.flatten(1)
     low = places[:1]
     high = places[(every != every[0]).any(1).nonzero()[0]]

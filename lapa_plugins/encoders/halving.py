@@ -11,7 +11,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lapa.contracts import Encoder
-from lapa.nn.layers import FrameInput, check_widths, halved
+from lapa.nn.changes import ChangedPlaces, can_skip_zeros
+from lapa.nn.layers import FrameInput, check_widths, fold_batch_norm, halved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,9 @@ class HalvingEncoder(Encoder):
         self.input = FrameInput(config.sees, channels, frames)
         widths = (self.input.channels, *config.channels)
         stages = (self.stage(before, after) for before, after in itertools.pairwise(widths))
-        self.layers = nn.Sequential(*itertools.chain(*stages), *self.last(), nn.Conv2d(widths[-1], latent_dim, 1))
+        self.layers: nn.Module = nn.Sequential(
+            *itertools.chain(*stages), *self.last(), nn.Conv2d(widths[-1], latent_dim, 1)
+        )
 
     @abstractmethod
     def stage(self, before: int, after: int) -> Iterable[nn.Module]:
@@ -52,5 +55,11 @@ class HalvingEncoder(Encoder):
     def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         return halved(frame_size, len(self.options.channels))
 
+    def optimize_for_inference(self) -> None:
+        fold_batch_norm(self)
+        if self.options.sees == "difference" and can_skip_zeros(self.layers):
+            self.layers = ChangedPlaces(self.layers)
+
     def forward(self, *frames: Tensor) -> Tensor:
-        return self.layers(self.input(*frames))  # (B, input.channels, H, W) -> (B, D, h, w)
+        latent: Tensor = self.layers(self.input(*frames))
+        return latent  # (B, input.channels, H, W) -> (B, D, h, w)

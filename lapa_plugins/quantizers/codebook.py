@@ -139,6 +139,12 @@ class CodebookQuantizer(Quantizer):
         flat = self.encodings(latent)
         squares, codes = two_smallest(self.distances(flat))
         margin = border(flat, squares)
+        if len(tied := (margin == 0).nonzero()[:, 0]):
+            # Equal codes are one, called by the lowest, and on no border with each other.
+            equal = (self.vectors()[codes[tied], None] == self.vectors()).all(2)
+            others = self.distances(flat[tied]).masked_fill(equal, torch.finfo(flat.dtype).max / 4)
+            squares[tied, 1], codes[tied] = others.amin(1), lowest(equal)
+            margin[tied] = border(flat[tied], squares[tied])
         if self.options.distance == "cosine":
             # Bringing two vectors to length 1 brings them apart by at most 2 / length times their distance.
             margin = margin * self.down(flatten(latent)).norm(dim=1) / 2
@@ -185,7 +191,7 @@ class CodebookQuantizer(Quantizer):
 
 def squared_distances(flat: Tensor, vectors: Tensor) -> Tensor:
     """(N, d) and (K, d) -> (N, K), squared distances less each encoding's own squared length."""
-    return vectors.square().sum(1) - 2 * flat @ vectors.T
+    return torch.addmm(vectors.square().sum(1), flat, vectors.T, alpha=-2)
 
 
 def border(flat: Tensor, squares: Tensor) -> Tensor:
@@ -198,9 +204,10 @@ def border(flat: Tensor, squares: Tensor) -> Tensor:
     # By the triangle inequality, half the gap between the nearest and the second nearest code, which is that of
     # their squares over twice their sum; less what is tied, and what squares lose by rounding.
     own = flat.square().sum(1)
-    lengths = (squares + own[:, None]).clamp_min(0).sqrt().sum(1)
-    lost = (TIE[flat.dtype] + 4 * torch.finfo(flat.dtype).eps) * (own + squares.abs().amax(1))
-    return (squares[:, 1] - squares[:, 0] - lost).clamp_min(0) / (2 * lengths).clamp_min(1e-30)
+    first, second = squares.unbind(1)
+    lengths = (first + own).clamp_min_(0).sqrt_() + (second + own).clamp_min_(0).sqrt_()
+    lost = (TIE[flat.dtype] + 4 * torch.finfo(flat.dtype).eps) * (own + torch.maximum(first.abs(), second.abs()))
+    return (second - first - lost).clamp_min_(0) / (2 * lengths).clamp_min_(1e-30)
 
 
 def nearest(distances: Tensor, flat: Tensor) -> Tensor:
@@ -230,10 +237,10 @@ def two_smallest(distances: Tensor) -> tuple[Tensor, Tensor]:
         return smallest, columns[:, 0]
     # On the CPU, NumPy's argmin takes a fraction of the time of PyTorch's topk.
     table = distances.detach().numpy()
-    column = table.argmin(1)[:, None]
-    first = np.take_along_axis(table, column, 1)
-    np.put_along_axis(table, column, np.inf, 1)
-    return torch.from_numpy(np.concatenate([first, table.min(1, keepdims=True)], 1)), torch.from_numpy(column[:, 0])
+    rows, column = np.arange(len(table)), table.argmin(1)
+    first = table[rows, column]
+    table[rows, column] = np.inf
+    return torch.from_numpy(np.stack([first, table.min(1)], 1)), torch.from_numpy(column)
 
 
 def pass_gradient(flat: Tensor, chosen: Tensor, how: str) -> Tensor:

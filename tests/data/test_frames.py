@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lapa.data.frames import FrameFormat, prepare, read_png, to_float
+from lapa.data.frames import FollowingFrames, FrameFormat, prepare, read_png, to_float
 from lapa.errors import DataError
 
 
@@ -64,6 +64,55 @@ def test_downsample_cuts_what_fills_no_block_and_the_format_says_so():
 def test_frames_of_another_type_or_size_are_refused_with_what_was_seen_and_wanted(frames, seen):
     with pytest.raises(DataError, match=rf"{seen}.*wants \(6, 5, 3\) uint8"):
         prepare(frames, FrameFormat(6, 5))
+
+
+FORMATS = [FrameFormat(21, 32, color, k) for color in ("grey", "rgb") for k in (1, 2, 3)]
+
+
+def a_game(frames: int, seed: int = 0) -> np.ndarray:
+    """(N, 21, 32, 3) uint8: a square moves over noise; sometimes nothing does, and once all is new."""
+    rng = np.random.default_rng(seed)
+    ground = rng.integers(0, 256, (21, 32, 3), dtype=np.uint8)
+    shown = []
+    for number in range(frames):
+        if number == frames // 2:
+            ground = rng.integers(0, 256, ground.shape, dtype=np.uint8)
+        frame = ground.copy()
+        row = number // 2 * 2 % 20
+        frame[row : row + 3, 5:9] = 255
+        shown.append(frame)
+    return np.stack(shown)
+
+
+@pytest.mark.parametrize("seen", FORMATS, ids=str)
+def test_frames_are_prepared_alike_together_and_one_by_one(seen):
+    frames = torch.from_numpy(a_game(12))
+    together = prepare(frames, seen)
+    assert together.is_contiguous()
+    assert torch.equal(together, torch.cat([prepare(frame[None], seen) for frame in frames]))
+
+
+@pytest.mark.parametrize("seen", FORMATS, ids=str)
+def test_frames_of_running_games_are_prepared_as_by_themselves(seen):
+    following = FollowingFrames(seen)
+    games = np.stack([a_game(12, seed) for seed in range(3)], axis=1)  # (12, 3, H, W, 3)
+    kept = []
+    memory = np.empty_like(games[0])
+    for frames in games:
+        memory[:] = frames  # as environments do that reuse their memory
+        kept.append(following(memory))
+    for frames, prepared in zip(games, kept, strict=True):
+        assert torch.equal(prepared, prepare(torch.from_numpy(frames), seen))
+
+
+def test_frames_of_running_games_may_become_more_or_fewer_and_are_checked_each_time():
+    following, seen = FollowingFrames(FORMATS[1]), FORMATS[1]
+    games = a_game(6)
+    for frames in (games[:2], games[2:3], games[3:6]):
+        assert torch.equal(following(frames), prepare(torch.from_numpy(frames), seen))
+    for wrong in (games[3:6, :20], games[3:6].astype(np.int64)):
+        with pytest.raises(DataError, match="uint8"):
+            following(wrong)
 
 
 def test_to_float_maps_bytes_to_the_unit_interval():

@@ -16,7 +16,7 @@ from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import DataError
-from lapa.inference.labelling import Labeller, label
+from lapa.inference.labelling import Copies, Labeller, label
 from lapa.nn.layers import fold_batch_norm
 from lapa.systems.latent_action.model import LatentActionModel
 from lapa_plugins.quantizers.vq import VectorQuantizer
@@ -136,6 +136,36 @@ def test_a_latent_between_two_codes_is_decided_in_double_precision(tilt: float, 
     frames = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
     assert model.encode(frames.float(), frames.float()).unique().tolist() == [1.0]
     assert Labeller(model)(frames, frames).flatten().tolist() == [code] * 3
+
+
+def test_equal_codes_are_one_and_need_no_second_look(
+    model: LatentActionModel, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where re-seeding put two codes on one encoding: the lowest is meant, in single precision too."""
+    doubled = copy.deepcopy(model)
+    codebook = doubled.quantizer.codebook.data
+    quantizer = VectorQuantizer(VectorQuantizer.Config(num_codes=2 * len(codebook)), latent_dim=codebook.shape[1])
+    quantizer.codebook.data = codebook.repeat_interleave(2, 0)
+    doubled.quantizer = quantizer.eval().requires_grad_(False)
+    expected = 2 * label(model, frames[:-1], frames[1:])
+    looked = []
+    exactly = Copies.label_exactly
+    monkeypatch.setattr(Copies, "label_exactly", lambda *given: looked.append(1) or exactly(*given))
+    assert torch.equal(label(doubled, frames[:-1], frames[1:]), expected)
+    assert len(looked) < PAIRS / 4
+
+
+def test_labelling_leaves_the_threads_of_the_process_as_they_are(
+    model: LatentActionModel, frames: np.ndarray, threads: None
+) -> None:
+    pair = [prepare(torch.from_numpy(part), model.format) for part in (frames[:3], frames[1:4])]
+    torch.set_num_threads(2)
+    labeller = Labeller(model, threads=1)
+    assert torch.equal(labeller(*pair), Labeller(model)(*pair))
+    assert torch.get_num_threads() == 2
+    with pytest.raises(RuntimeError):
+        labeller(pair[0], pair[1][:, :, :5])
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(
