@@ -29,8 +29,9 @@ from lapa.contracts import Facts
 from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.feed import Feed
 from lapa.data.files import write_text
-from lapa.data.frames import FrameFormat, read_png, to_float
+from lapa.data.frames import FrameFormat, to_float
 from lapa.data.packing import open_store
+from lapa.data.png import read_png
 from lapa.data.store import FrameStore
 from lapa.device import autocast, has_fast_bf16, peak_memory, pick_device
 from lapa.engine.checkpoint import load_model

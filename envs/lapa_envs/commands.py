@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lapa.commands.options import DEFAULT_CHECKPOINT, DEFAULT_DATASET, Subparsers, command
+from lapa.commands.options import DEFAULT_CHECKPOINT, DEFAULT_DATASET, Subparsers, checkpoint_argument, command
 from lapa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def export(subparsers: Subparsers) -> None:
         subparsers,
         "export",
         run_export,
-        "Write the latent-action dataset in a format that other tools read.",
+        "Write the latent-action dataset, or a model, in a format that other tools read.",
         example="lapa export --to minari --out datasets",
     )
     parser.add_argument(
@@ -163,9 +163,17 @@ def export(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--to",
-        choices=("minari", "npz"),
+        choices=("minari", "npz", "onnx"),
         required=True,
-        help="minari: lossless HDF5 with the latent action as the action; npz: one file per episode",
+        help="minari: lossless HDF5 with the latent action as the action; npz: one file per episode; onnx: the model "
+        "itself, encoder.onnx (frames to codes) and decoder.onnx (frame and codes to the next frame)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint_argument,
+        default=DEFAULT_CHECKPOINT,
+        help="the model for --to onnx: a checkpoint's file, or the name of a model that comes with lapa (default: "
+        "%(default)s)",
     )
     parser.add_argument("--out", type=Path, default=Path("datasets"), help="folder to write (default: %(default)s)")
     parser.add_argument("--id", default="latent-actions-v0", help="name of the Minari dataset (default: %(default)s)")
@@ -173,6 +181,12 @@ def export(subparsers: Subparsers) -> None:
 
 def run_export(arguments: argparse.Namespace) -> None:
     """Exports."""
+    if arguments.to == "onnx":
+        from lapa.engine.checkpoint import load_checkpoint
+        from lapa.inference.onnx import to_onnx
+
+        to_onnx(load_checkpoint(arguments.checkpoint, "cpu"), arguments.out)
+        return
     from lapa.inference.extraction import LatentActionDataset
     from lapa_envs.export import to_minari, to_npz
 

@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from PIL import Image
 
-PNG_LEVEL = 3
-PNG_STRATEGY = 3  # run lengths: Breakout frames are flat areas, and take 706 bytes, not 1,257, in the same time
+from lapa.data.png import png_of
+
 SLOTS = 256
 """Frames that may wait to be written (25 MB of Breakout); then the environment waits."""
 HEADER = struct.Struct("<qq")
@@ -162,11 +161,6 @@ def name_episode(part: Path, out: Path, number: int | None) -> Path:
             number += 1
 
 
-def save_frame(path: Path, frame: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB as a lossless RGB PNG."""
-    Image.fromarray(frame).save(path, format="png", compress_level=PNG_LEVEL, compress_type=PNG_STRATEGY)
-
-
 def lines(parent: int) -> Iterator[bytes]:
     """The lines of standard input, until it ends or the environment's process does."""
     rest = b""
@@ -200,7 +194,7 @@ def main(arguments: list[str]) -> int:
                     if path.parent != open_part:
                         open_part = path.parent
                         open_part.mkdir(parents=True, exist_ok=True)
-                    save_frame(path, slots[message["slot"]])
+                    path.write_bytes(png_of(slots[message["slot"]]))
                     written += 1
                 elif "drop" in message:
                     shutil.rmtree(message["drop"], ignore_errors=True)

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import math
-import struct
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,51 +54,6 @@ class FrameFormat:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for checkpoints and JSON."""
         return dataclasses.asdict(self)
-
-
-def read_png(path: Path) -> np.ndarray:
-    """The picture at ``path`` as (H, W, 3) uint8 RGB, whatever mode it was saved in.
-
-    Raises:
-        DataError: the file is missing, cut, or no picture.
-    """
-    try:
-        content = path.read_bytes()
-        if (opencv := _opencv()) is not None and _is_intact_rgb_png(content):
-            frame = opencv.imdecode(np.frombuffer(content, np.uint8), opencv.IMREAD_COLOR_RGB)
-            if frame is not None:  # else Pillow says what is wrong
-                return np.asarray(frame)
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not a picture; record it again or delete the file") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError on broken PNG chunks
-        raise DataError(f"{path}: cannot be read ({error}); record it again or delete the file") from None
-
-
-@functools.cache
-def _opencv() -> Any:
-    """OpenCV, where the extra ``fast`` is installed: it decodes 1.5 times as fast as Pillow."""
-    try:
-        import cv2
-    except ImportError:
-        return None
-    return cv2
-
-
-def _is_intact_rgb_png(content: bytes) -> bool:
-    """Whether these are all bytes of an 8-bit RGB PNG. OpenCV returns half a picture for half a file."""
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[24:26] != b"\x08\x02":
-        return False
-    position, kind = 8, b""
-    while position + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, position)
-        kind = content[position + 4 : position + 8]
-        body = content[position + 4 : position + 8 + length]
-        if zlib.crc32(body).to_bytes(4, "big") != content[position + 8 + length : position + 12 + length]:
-            return False
-        position += 12 + length
-    return kind == b"IEND" and position == len(content)
 
 
 def prepare(frames: Tensor, frame_format: FrameFormat) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lapa.data.episodes import TRACKS_FILE, list_episodes, read_episode
-from lapa.data.frames import read_png
+from lapa.data.png import read_png
 from lapa.data.store import FrameStore, store_writer
 from lapa.data.store_set import STORE_FOLDER as STORE_FOLDER
 from lapa.data.store_set import StoreSet

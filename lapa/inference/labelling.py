@@ -82,13 +82,8 @@ class Labeller:
             frames = tuple(frame.to(self.device) for frame in frames)
             if self._copies is None:
                 self._copies = Copies(self.model, [torch.zeros_like(frame[:1]) for frame in frames])
-            latent = self._copies.encode(*frames)
-            labels = self._copies.assign(latent)
-            if labels.margin is None:
-                undecided = torch.ones(len(latent), dtype=torch.bool)
-            else:
-                undecided = labels.margin.flatten(1).amin(1) <= ROUNDING * latent.abs().flatten(1).amax(1)
-            for row in undecided.nonzero()[:, 0].tolist():
+            labels, undecided = self._copies.assign(self._copies.encode(*frames))
+            for row in undecided:
                 labels.codes[row] = self._copies.label_exactly(*(frame[row : row + 1] for frame in frames))
         return labels
 
@@ -111,25 +106,32 @@ class Copies:
     def __init__(self, model: Coder, blank: Sequence[Tensor]) -> None:
         self._model = for_inference(model, torch.float32)
         self._exact = for_inference(model, torch.float64)
-        # Where nothing moves, an encoder that sees differences gives the same latents at each step.
+        # Where nothing moves, an encoder that sees differences gives the same latents at each step. What they mean is
+        # found out once, in double precision, be they near a border or not.
         self._still = self.encode(*blank).movedim(1, -1)  # (1, h, w, D)
-        self._still_labels = self._assign(self._still.flatten(0, 2))
+        self._still_codes = self.label_exactly(*blank).view(self._still[..., 0].numel(), -1)  # (h * w, n)
+        self._still_margin = self._assign(self._still.flatten(0, 2))[1]
 
     def encode(self, *frames: Tensor) -> Tensor:
         """Prepared frames -> latents (B, D, h, w) in single precision."""
         return self._model.encode(*map(to_float, frames))
 
-    def assign(self, latent: Tensor) -> Labels:
-        """The nearest codes, and the margins."""
+    def assign(self, latent: Tensor) -> tuple[Labels, list[int]]:
+        """The nearest codes and the margins; and which pairs are so near a border that rounding may have decided."""
         rows = latent.movedim(1, -1)  # (B, h, w, D)
         moved = (rows != self._still).sum(-1).flatten().nonzero()[:, 0]
-        codes, margin = self._still_labels
-        codes, margin = codes.repeat(len(latent), 1), None if margin is None else margin.repeat(len(latent))
+        codes = self._still_codes.repeat(len(latent), 1)
+        margin = None if self._still_margin is None else self._still_margin.repeat(len(latent))
+        undecided: list[int] = [] if margin is not None else list(range(len(latent)))
         if len(moved):
-            codes[moved], margin_of_moved = self._assign(rows.flatten(0, 2)[moved])
-            if margin is not None and margin_of_moved is not None:
-                margin[moved] = margin_of_moved
-        return Labels(codes.view(*rows.shape[:2], -1), None if margin is None else margin.view(rows.shape[:3]))
+            codes[moved], found = self._assign(rows.flatten(0, 2)[moved])
+            if margin is not None and found is not None:
+                margin[moved] = found
+                pair = moved // self._still[..., 0].numel()
+                near = found <= ROUNDING * latent.abs().flatten(1).amax(1)[pair]
+                undecided = pair[near].unique().tolist()
+        shape = rows.shape[:3]
+        return Labels(codes.view(*shape[:2], -1), None if margin is None else margin.view(shape)), undecided
 
     def _assign(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """(N, D) -> codes (N, n) and margins (N,)."""

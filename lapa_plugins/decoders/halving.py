@@ -50,6 +50,9 @@ class HalvingDecoderConfig:
 class HalvingDecoder(Decoder):
     """The current frame through convolutions that halve it; the latent steers what comes out; then up again.
 
+    Args:
+        outputs: how many channels are drawn, where they are not those of the frame.
+
     Attributes:
         has_skips: whether each doubling also sees the current frame's features of its size.
         mean_frame: (C, H, W) of the training clips, where ``base`` is ``mean``.
@@ -67,6 +70,7 @@ class HalvingDecoder(Decoder):
         frame_size: tuple[int, int],
         latent_dim: int,
         make_conditioner: MakeConditioner,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.base, self.frame_size = config.base, frame_size
@@ -77,7 +81,7 @@ class HalvingDecoder(Decoder):
         self.positions = nn.Parameter(torch.zeros(widths[-1], *grid)) if config.positions else None
         self.register_buffer("mean_frame", torch.zeros(channels, *frame_size) if config.base == "mean" else None)
         skips = (0, *config.channels[-2::-1]) if self.has_skips else ()
-        self.upsampler = Upsampler((*(config.up_channels or config.channels[::-1]), channels), skips)
+        self.upsampler = Upsampler((*(config.up_channels or config.channels[::-1]), outputs or channels), skips)
         if config.base != "zero":
             self.upsampler.start_small()
 

@@ -14,8 +14,8 @@ from PIL import Image
 from lapa.data import packing
 from lapa.data.episodes import TRACKS_FILE, Tracks, write_tracks
 from lapa.data.files import atomic_file
-from lapa.data.frames import read_png
 from lapa.data.packing import open_store
+from lapa.data.png import read_png
 from lapa.data.store import FrameStore, store_writer
 from lapa.errors import DataError
 

@@ -1,0 +1,106 @@
+"""A model written as ONNX gives the same codes and frames without PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import run_lapa
+from lapa.contracts import Clips
+from lapa.data.frames import prepare
+from lapa.data.store import FrameStore
+from lapa.engine.checkpoint import Checkpoint, load_checkpoint
+from lapa.errors import ConfigError, DataError
+from lapa.inference import onnx as module
+from lapa.inference.labelling import Labeller
+from lapa.inference.onnx import to_onnx
+from lapa_plugins.quantizers.residual import ResidualQuantizer
+
+onnxruntime = pytest.importorskip("onnxruntime")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "label_with_onnx.py"
+PAIRS = 32
+
+
+@pytest.fixture(scope="module")
+def frames(breakout_store: FrameStore) -> np.ndarray:
+    return breakout_store.frames(range(PAIRS + 1))
+
+
+@pytest.fixture(scope="module", params=["breakout", "breakout_rgb"])
+def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
+    return load_checkpoint(request.param, "cpu")
+
+
+@pytest.fixture(scope="module")
+def files(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return to_onnx(checkpoint, tmp_path_factory.mktemp("onnx") / "new folder")
+
+
+def run(path: Path, **inputs: np.ndarray) -> list[Any]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
+
+
+@pytest.mark.parametrize("batch", [1, 5, PAIRS])
+def test_codes_are_those_of_lapa_for_any_batch(
+    checkpoint: Checkpoint, files: list[Path], frames: np.ndarray, batch: int
+) -> None:
+    before, after = frames[:batch], frames[1 : batch + 1]
+    codes, frame = run(files[0], current=before, next=after)
+    assert codes.dtype == np.int64
+    prepared = [prepare(torch.from_numpy(part), checkpoint.model.format) for part in (before, after)]
+    assert np.array_equal(frame, (prepared[0].float() / 255).numpy())
+    labels = Labeller(checkpoint.model).label(*prepared)
+    decided = (labels.margin.flatten(1).amin(1) > 1e-6).numpy()  # near a border, rounding may choose the other code
+    assert decided.mean() > 0.9 or batch == 1
+    assert np.array_equal(codes[decided], labels.codes.numpy()[decided])
+
+
+def test_a_decoder_draws_what_the_model_draws_and_goes_on_from_it(
+    checkpoint: Checkpoint, files: list[Path], frames: np.ndarray
+) -> None:
+    model = checkpoint.model
+    codes, frame = run(files[0], current=frames[:4], next=frames[1:5])
+    state = model.begin(Clips(prepare(torch.from_numpy(frames[:4]), model.format)[:, None]))
+    for _ in range(3):
+        (frame,) = run(files[1], frame=frame, codes=codes)
+        with torch.no_grad():
+            state, imagined = model.step(state, torch.from_numpy(codes))
+        assert frame.min() >= 0
+        assert frame.max() <= 1
+        np.testing.assert_allclose(frame, imagined.frame.numpy(), atol=1e-4)
+
+
+def test_the_example_labels_without_pytorch(
+    checkpoint: Checkpoint, files: list[Path], breakout_recording: Path
+) -> None:
+    pair = sorted(breakout_recording.glob("*/[01].png"))[:2]
+    code = f"import sys; sys.modules['torch'] = sys.modules['lapa'] = None; exec(open({str(EXAMPLE)!r}).read())"
+    command = [sys.executable, "-c", code, str(files[0].parent), *map(str, pair)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    shown = np.array(done.stdout.replace("[", " ").replace("]", " ").split(), dtype=int)
+    assert shown.size == np.prod(checkpoint.model.code_grid)
+
+
+def test_the_command_writes_both_files(tmp_path: Path) -> None:
+    run_lapa(Path(sys.executable), ["export", "--to", "onnx", "--checkpoint", "breakout", "--out", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decoder.onnx", "encoder.onnx"]
+
+
+def test_what_is_missing_is_named(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PACKAGES", ("onnx", "not_installed"))
+    with pytest.raises(ConfigError, match=r"needs the package not_installed; .*lapa\[onnx\]"):
+        to_onnx(checkpoint, tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setattr(ResidualQuantizer, "num_codes", None)
+    with pytest.raises(DataError, match="continuous"):
+        to_onnx(dataclasses.replace(checkpoint), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
