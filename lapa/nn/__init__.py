@@ -1,1 +1,1 @@
-"""Layers and losses that systems and plugins share; needs torch alone."""
+"""Layers and losses that systems and plugins share; needs PyTorch and NumPy alone."""
