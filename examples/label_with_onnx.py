@@ -1,7 +1,7 @@
 """Labels a recorded pair with ONNX Runtime and NumPy alone, without PyTorch and without lapa.
 
-    lapa export --to onnx --checkpoint breakout --out onnx
-    python examples/label_with_onnx.py onnx bulk_videos/0/0.png bulk_videos/0/1.png
+lapa export --to onnx --checkpoint breakout --out onnx
+python examples/label_with_onnx.py onnx bulk_videos/0/0.png bulk_videos/0/1.png
 """
 
 import sys
