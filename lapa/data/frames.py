@@ -95,6 +95,7 @@ class FollowingFrames:
             DataError: the frames are not uint8 RGB of the format's size.
         """
         check_frames(frames.shape, str(frames.dtype), self.format)
+        frames = np.ascontiguousarray(frames)  # flipped ones, too, which PyTorch does not take
         rows = _in_rows(frames, self.format)
         if len(rows) != len(self._seen):
             self._seen, self._prepared = rows.copy(), prepare(torch.from_numpy(frames), self.format)
@@ -124,7 +125,7 @@ def check_frames(shape: Sequence[int], dtype: str, frame_format: FrameFormat) ->
 def _in_rows(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
     """(N, H, W, 3) -> (N, H', k * W * 3): what becomes a row of pixels, without the rest at the edge."""
     height, k = frame_format.size[0], frame_format.downsample
-    return np.ascontiguousarray(frames)[:, : height * k].reshape(len(frames), height, -1)
+    return frames[:, : height * k].reshape(len(frames), height, -1)
 
 
 def _prepared_rows(rows: np.ndarray, frame_format: FrameFormat) -> Tensor:

@@ -101,8 +101,8 @@ class Layer:
 class ChangedPlaces(nn.Module):
     """Computes a stack of convolutions, on the CPU, only where its input is not zero.
 
-    It gives what the stack gives up to rounding; and places that see nothing but zeros have the same numbers, bit for
-    bit, in whatever batch.
+    It gives what the stack gives up to rounding. Places that see nothing but zeros have the same numbers, bit for bit,
+    in whatever batch; unless so much changes that the stack itself takes less time.
 
     Args:
         stack: in eval mode, and such that :func:`can_skip_zeros`. Later changes of its weights go unseen.

@@ -107,6 +107,8 @@ def test_frames_of_running_games_may_become_more_or_fewer_and_are_checked_each_t
     games = a_game(6)
     for frames in (games[:2], games[2:3], games[3:6]):
         assert torch.equal(following(frames), prepare(torch.from_numpy(frames), seen))
+    for flipped in (games[:2, :, ::-1], games[2:4, ::-1]):
+        assert torch.equal(following(flipped), prepare(torch.from_numpy(flipped.copy()), seen))
     for wrong in (games[3:6, :20], games[3:6].astype(np.int64)):
         with pytest.raises(DataError, match="uint8"):
             following(wrong)
