@@ -446,6 +446,12 @@ class Quantizer(nn.Module, ABC):
         assert codes is not None
         return codes, self.margin(latent)
 
+    def optimize_for_inference(self) -> None:
+        """Makes a copy in eval mode faster, for labelling alone; its weights do not change afterwards.
+
+        Quantizers that have nothing to keep leave this default.
+        """
+
     def anneal(self, progress: float) -> None:
         """Sets what changes over the training; called before each step.
 

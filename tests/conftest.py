@@ -96,6 +96,12 @@ def evaluation(breakout_checkpoint: Checkpoint, breakout_store: FrameStore) -> E
 
 
 @pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the package cannot be imported."""
+    monkeypatch.setattr("lapa.compiled.numba", lambda: None)
+
+
+@pytest.fixture
 def square(monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy as a game that a third party brings."""
     names = games.names()

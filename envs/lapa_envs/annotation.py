@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -63,7 +64,7 @@ class Annotator:
         """Of the codes of one step; -1 stands for no code."""
         num_codes = self.model.quantizer.num_codes
         assert num_codes is not None
-        if np.prod(self.model.code_grid) == 1:
+        if math.prod(self.model.code_grid) == 1:
             return gym.spaces.Discrete(num_codes + 1, start=-1)
         return gym.spaces.Box(-1, num_codes - 1, self.model.code_grid, np.int64)
 
@@ -114,7 +115,7 @@ class Annotator:
 
     def _shaped(self, rows: np.ndarray) -> np.ndarray:
         """Rows of grids, or of numbers where the grid is a single token."""
-        return rows.reshape(-1) if np.prod(rows.shape[1:]) == 1 else rows
+        return rows.reshape(-1) if math.prod(rows.shape[1:]) == 1 else rows
 
 
 def check_place(as_: str) -> None:

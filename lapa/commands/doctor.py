@@ -48,6 +48,7 @@ def run_doctor(arguments: argparse.Namespace) -> None:
     import torch
 
     import lapa
+    from lapa.compiled import can_compile
     from lapa.config import Config
     from lapa.data.packing import STORE_FOLDER
     from lapa.device import has_fast_bf16, pick_device
@@ -63,6 +64,7 @@ def run_doctor(arguments: argparse.Namespace) -> None:
         "gymnasium",
         "ale-py",
         "numpy",
+        "numba",
         "pillow",
         "omegaconf",
         "zstandard",
@@ -74,6 +76,8 @@ def run_doctor(arguments: argparse.Namespace) -> None:
         print(f"{package:<12} {installed_version(package)}")
     bf16 = "bf16 in hardware" if has_fast_bf16(device) else "bf16 is only emulated, so fp32 is used"
     print(f"device       {device} ({name}), {bf16}")
+    if not can_compile():
+        print("loops        BROKEN, numba cannot be imported: labels take two to three times as long")
     for system, names in presets_by_system().items():
         print(f"presets      {system}: {', '.join(names)}")
     for members in ROLES:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lapa.compiled import can_compile, compiled
 from lapa.device import full_float32
 from lapa.errors import DataError
 
@@ -63,17 +64,19 @@ def prepare(frames: Tensor, frame_format: FrameFormat) -> Tensor:
         DataError: the frames are not uint8 RGB of the format's size.
     """
     check_frames(frames.shape, str(frames.dtype).removeprefix("torch."), frame_format)
-    only_moved = frame_format.color == "rgb" and frame_format.downsample == 1
-    if only_moved or frames.device.type != "cpu" or len(frames) < 2:
-        return _prepared(frames, frame_format)
-    # Most rows of pixels are those of the frame before: of each run of equal ones the first is prepared.
-    rows = _in_rows(frames.numpy(), frame_format)
-    changed = np.ones(rows.shape[:2], dtype=bool)
-    np.not_equal(rows[1:], rows[:-1]).any(2, out=changed[1:])
-    number = np.zeros(rows.shape[:2], dtype=np.int64)
-    number[changed] = np.arange(changed.sum())
-    number = np.maximum.accumulate(number, axis=0)  # of the latest one that has changed
-    return _prepared_rows(rows[changed], frame_format)[torch.from_numpy(number)].movedim(2, 1).contiguous()
+    if follows(frame_format) and frames.device.type == "cpu":
+        following = FollowingFrames(frame_format)  # most rows of pixels are those of the frame before
+        prepared = [following(frame[None]) for frame in frames.numpy()]
+        return torch.cat(prepared) if prepared else prepare_together(frames, frame_format)
+    # A few frames at a time stay in the processor's cache.
+    count = max(1, PIXELS_AT_ONCE // (frame_format.height * frame_format.width))
+    with full_float32():
+        return torch.cat([prepare_together(some, frame_format) for some in frames.split(count)])
+
+
+def follows(frame_format: FrameFormat) -> bool:
+    """Whether :class:`FollowingFrames` saves anything: not where pixels are only moved."""
+    return can_compile() and (frame_format.color == "grey" or frame_format.downsample > 1)
 
 
 class FollowingFrames:
@@ -85,8 +88,8 @@ class FollowingFrames:
 
     def __init__(self, frame_format: FrameFormat) -> None:
         self.format = frame_format
-        self._seen = np.empty(0, dtype=np.uint8)  # rows of the last frames; a copy, for games may reuse their memory
-        self._prepared = torch.empty(0, dtype=torch.uint8)
+        self._seen = np.empty(0, dtype=np.uint8)  # a copy of the last frames, for games may reuse their memory
+        self._prepared = np.empty(0, dtype=np.uint8)
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """(N, H, W, 3) uint8 RGB, each N after the N of the call before -> (N, C, H', W') uint8.
@@ -96,16 +99,51 @@ class FollowingFrames:
         """
         check_frames(frames.shape, str(frames.dtype), self.format)
         frames = np.ascontiguousarray(frames)  # flipped ones, too, which PyTorch does not take
-        rows = _in_rows(frames, self.format)
-        if len(rows) != len(self._seen):
-            self._seen, self._prepared = rows.copy(), prepare(torch.from_numpy(frames), self.format)
-            return self._prepared
-        changed = (rows != self._seen).any(2)
-        self._prepared = self._prepared.clone()
-        if changed.any():
-            self._seen[changed] = new = rows[changed]
-            self._prepared.numpy().swapaxes(1, 2)[changed] = _prepared_rows(new, self.format).numpy()
-        return self._prepared
+        if not follows(self.format):
+            return prepare(torch.from_numpy(frames), self.format)
+        all_anew = len(frames) != len(self._seen)
+        if all_anew:
+            self._seen = np.empty_like(frames)
+            self._prepared = np.empty((len(frames), self.format.channels, *self.format.size), dtype=np.uint8)
+        prepare_changed(frames, self._seen, self._prepared, self.format.downsample, all_anew)
+        return torch.from_numpy(self._prepared.copy())
+
+
+@compiled
+def prepare_changed(frames: np.ndarray, seen: np.ndarray, prepared: np.ndarray, size: int, all_anew: bool) -> None:
+    """Brings ``prepared`` (N, C, H', W') up to date with ``frames`` (N, H, W, 3), and ``seen``, the frames before.
+
+    What becomes a row of pixels is left as it is where no pixel of it has changed.
+
+    Args:
+        frames: uint8 RGB.
+        seen: of the same shape; a row of it counts only if not ``all_anew``.
+        prepared: uint8; C = 1 means luma.
+        size: k, that of the blocks whose mean becomes a pixel.
+        all_anew: prepares all rows.
+    """
+    count, channels, height, width = prepared.shape
+    pixels = size * size
+    for n in range(count):
+        for row in range(height):
+            block, before = frames[n, row * size : (row + 1) * size], seen[n, row * size : (row + 1) * size]
+            bytes_now, bytes_before, changed = block.reshape(-1), before.reshape(-1), 0
+            for i in range(len(bytes_now)):  # to the end: with a way out of the loop they are compared one by one
+                changed |= bytes_now[i] ^ bytes_before[i]
+            if not changed and not all_anew:
+                continue
+            before[:] = block
+            for column in range(width):
+                for channel in range(channels):
+                    total = 0
+                    for y in range(size):
+                        for x in range(column * size, (column + 1) * size):
+                            if channels == 1:
+                                red, green, blue = block[y, x, 0], block[y, x, 1], block[y, x, 2]
+                                total += (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 2**15) >> 16
+                            else:
+                                total += block[y, x, channel]
+                    prepared[n, channel, row, column] = (2 * total + pixels) // (2 * pixels)
 
 
 def check_frames(shape: Sequence[int], dtype: str, frame_format: FrameFormat) -> None:
@@ -120,26 +158,6 @@ def check_frames(shape: Sequence[int], dtype: str, frame_format: FrameFormat) ->
             f"but the model wants ({frame_format.height}, {frame_format.width}, 3) uint8; "
             "use raw RGB frames of the size it was trained on"
         )
-
-
-def _in_rows(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
-    """(N, H, W, 3) -> (N, H', k * W * 3): what becomes a row of pixels, without the rest at the edge."""
-    height, k = frame_format.size[0], frame_format.downsample
-    return frames[:, : height * k].reshape(len(frames), height, -1)
-
-
-def _prepared_rows(rows: np.ndarray, frame_format: FrameFormat) -> Tensor:
-    """(R, k * W * 3) -> (R, C, W')."""
-    k = frame_format.downsample
-    frames = torch.from_numpy(rows).view(-1, k, frame_format.width, 3)
-    return _prepared(frames, dataclasses.replace(frame_format, height=k))[:, :, 0]
-
-
-def _prepared(frames: Tensor, frame_format: FrameFormat) -> Tensor:
-    """:func:`prepare` of all of it; a few frames at a time stay in the processor's cache."""
-    count = max(1, PIXELS_AT_ONCE // (frame_format.height * frame_format.width))
-    with full_float32():
-        return torch.cat([prepare_together(some, frame_format) for some in frames.split(count)])
 
 
 def prepare_together(frames: Tensor, frame_format: FrameFormat) -> Tensor:
@@ -189,4 +207,4 @@ def _sum_matrix(width: int, size: int, device: torch.device) -> Tensor:
 
 def to_float(frames: Tensor) -> Tensor:
     """uint8 in [0, 255] -> float32 in [0, 1], same shape, on the same device."""
-    return frames.float() / 255.0
+    return frames.float().div_(255.0)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.contracts import Coder, Encoder, System
+from lapa.contracts import Coder, Encoder, Quantizer, System
 from lapa.data.frames import prepare, to_float
 from lapa.device import cpu_threads, full_float32
 from lapa.errors import DataError
@@ -82,10 +82,7 @@ class Labeller:
             frames = tuple(frame.to(self.device) for frame in frames)
             if self._copies is None:
                 self._copies = Copies(self.model, [torch.zeros_like(frame[:1]) for frame in frames])
-            labels, undecided = self._copies.assign(self._copies.encode(*frames))
-            for row in undecided:
-                labels.codes[row] = self._copies.label_exactly(*(frame[row : row + 1] for frame in frames))
-        return labels
+            return self._copies.label(*frames)
 
     def __getstate__(self) -> dict[str, object]:
         """Without the copies, which are made anew where they are needed."""
@@ -108,41 +105,44 @@ class Copies:
         self._exact = for_inference(model, torch.float64)
         # Where nothing moves, an encoder that sees differences gives the same latents at each step. What they mean is
         # found out once, in double precision, be they near a border or not.
-        self._still = self.encode(*blank).movedim(1, -1)  # (1, h, w, D)
-        self._still_codes = self.label_exactly(*blank).view(self._still[..., 0].numel(), -1)  # (h * w, n)
-        self._still_margin = self._assign(self._still.flatten(0, 2))[1]
+        self._still = self._model.encode(*map(to_float, blank)).flatten(2)[0].T.contiguous()  # (h * w, D)
+        every_place = torch.arange(len(self._still), device=self._still.device)
+        self._still_codes = self.label_exactly(every_place, *blank)  # (h * w, n)
+        self._still_margin = self._assign(self._still)[1]
 
-    def encode(self, *frames: Tensor) -> Tensor:
-        """Prepared frames -> latents (B, D, h, w) in single precision."""
-        return self._model.encode(*map(to_float, frames))
-
-    def assign(self, latent: Tensor) -> tuple[Labels, list[int]]:
-        """The nearest codes and the margins; and which pairs are so near a border that rounding may have decided."""
-        rows = latent.movedim(1, -1)  # (B, h, w, D)
-        moved = (rows != self._still).sum(-1).flatten().nonzero()[:, 0]
-        codes = self._still_codes.repeat(len(latent), 1)
-        margin = None if self._still_margin is None else self._still_margin.repeat(len(latent))
-        undecided: list[int] = [] if margin is not None else list(range(len(latent)))
+    def label(self, *frames: Tensor) -> Labels:
+        """Codes and margins of prepared frames (B, C, H, W) uint8."""
+        latent = self._model.encode(*map(to_float, frames)).movedim(1, -1)  # (B, h, w, D)
+        count, height, width, _ = latent.shape
+        rows = latent.reshape(count, height * width, -1)
+        codes = self._still_codes.repeat(count, 1)  # (B * h * w, n)
+        margin = None if self._still_margin is None else self._still_margin.repeat(count)
+        # A comparison would take three times as long as a difference.
+        moved = (rows - self._still).abs_().amax(2).flatten().nonzero()[:, 0]
         if len(moved):
-            codes[moved], found = self._assign(rows.flatten(0, 2)[moved])
+            codes[moved], found = self._assign(rows.flatten(0, 1)[moved])
+            undecided = moved
             if margin is not None and found is not None:
                 margin[moved] = found
-                pair = moved // self._still[..., 0].numel()
-                near = found <= ROUNDING * latent.abs().flatten(1).amax(1)[pair]
-                undecided = pair[near].unique().tolist()
-        shape = rows.shape[:3]
-        return Labels(codes.view(*shape[:2], -1), None if margin is None else margin.view(shape)), undecided
+                undecided = moved[found <= ROUNDING * rows.abs().amax((1, 2))[moved // (height * width)]]
+            if len(undecided):  # rounding may have decided there
+                pair = undecided // (height * width)
+                for which in pair.unique().tolist():
+                    at = undecided[pair == which]
+                    codes[at] = self.label_exactly(at % (height * width), *(frame[[which]] for frame in frames))
+        return Labels(codes.view(count, height, -1), None if margin is None else margin.view(count, height, width))
+
+    def label_exactly(self, places: Tensor, *frames: Tensor) -> Tensor:
+        """Codes (N, n) of N places of one pair of prepared frames, with all of it in double precision."""
+        latent = self._exact.encode(*(to_float(frame).double() for frame in frames))  # (1, D, h, w)
+        codes = self._exact.quantizer(latent.flatten(2)[0].T[places, :, None, None]).codes
+        assert codes is not None
+        return codes.flatten(1)
 
     def _assign(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(N, D) -> codes (N, n) and margins (N,)."""
+        """Latents (N, D) -> the nearest codes (N, n) and the margins (N,)."""
         codes, margin = self._exact.quantizer.assign(rows.double()[:, :, None, None])
         return codes.flatten(1), None if margin is None else margin.flatten()
-
-    def label_exactly(self, *frames: Tensor) -> Tensor:
-        """The codes of prepared frames with all of it in double precision."""
-        codes = self._exact.quantizer(self._exact.encode(*(to_float(frame).double() for frame in frames))).codes
-        assert codes is not None
-        return codes
 
 
 def without_decoder(model: Coder) -> Coder:
@@ -154,7 +154,7 @@ def for_inference(model: Coder, dtype: torch.dtype) -> Coder:
     """A copy of what labelling needs, made fast; it rounds a little differently."""
     quick = without_decoder(model).to(dtype)
     for part in quick.modules():
-        if isinstance(part, Encoder):
+        if isinstance(part, Encoder | Quantizer):
             part.optimize_for_inference()
     fold_batch_norm(quick)
     return quick.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,7 +1,7 @@
 """Convolutions computed only where their input is not zero.
 
 The difference of two frames of a game is zero nearly everywhere, and there a stack of convolutions gives what it gives
-for frames that are equal. That is computed once; then only the places that see a change.
+for frames that are equal. That is computed once; then only what a change adds to it.
 """
 
 from __future__ import annotations
@@ -11,98 +11,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from lapa.compiled import can_compile, compiled
 
 DENSE_FROM = 0.3
 """Where more than this share of a layer's places see a change, plain convolutions take less time."""
 
 
-class Changes(NamedTuple):
-    """Values (B, H, W, C), most of which are known.
-
-    Attributes:
-        mask: (B, H, W) bool, where they are not.
-        at: (M,), these places by number, counted through the batch.
-        rows: (M, C), the values there.
-    """
-
-    mask: np.ndarray
-    at: np.ndarray
-    rows: Tensor
-
-
-class Layer:
-    """One convolution of a stack, with the ReLU that may follow, computed where its input is not the known one.
-
-    Args:
-        convolution: such that :func:`is_plain`.
-        relu: whether a ReLU follows.
-        known: (1, C, H, W), the input where all that the stack sees is zero.
-
-    Attributes:
-        rest: (1, C', h, w), what comes out for the known input.
-    """
-
-    def __init__(self, convolution: nn.Conv2d, relu: bool, known: Tensor) -> None:
-        out = convolution(known)
-        self.rest = out.relu() if relu else out
-        self.relu = relu
-        self.weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (k * k * C, C')
-        self.bias = self.weight.new_zeros(out.shape[1]) if convolution.bias is None else convolution.bias
-        self.kernel, self.stride = convolution.kernel_size[0], convolution.stride[0]
-        padding = int(convolution.padding[0])
-        self.inside = slice(padding, -padding or None)
-        padded = F.pad(known, [padding] * 4)[0].movedim(0, -1)  # (H', W', C)
-        self.known = padded.flatten(0, 1)
-        # Padded places by number: all, those of each window, those of the input.
-        self.padded = np.arange(len(self.known)).reshape(padded.shape[:2])
-        windows = np.lib.stride_tricks.sliding_window_view(self.padded, (self.kernel, self.kernel))
-        self.windows = windows[:: self.stride, :: self.stride].reshape(-1, self.kernel**2)  # (h * w, k * k)
-        self.places = self.padded[self.inside, self.inside].ravel()  # (H * W,)
-
-    def __call__(self, changes: Changes) -> Changes:
-        """What comes out, where it is not ``rest``."""
-        mask, at, seen = changes
-        if len(self.windows) != len(self.places) or self.kernel > 1:  # else each place sees itself alone
-            mask = self.reached(mask)
-            at = np.flatnonzero(mask)
-            seen = self.unfolded(changes, at)
-        out = torch.addmm(self.bias, seen, self.weight)
-        return Changes(mask, at, out.relu_() if self.relu else out)
-
-    def reached(self, mask: np.ndarray) -> np.ndarray:
-        """(B, H, W) bool -> (B, h, w) bool, whose window has one that is true."""
-        height, width = self.rest.shape[2:]
-        padded = np.zeros((len(mask), *self.padded.shape), dtype=bool)
-        padded[:, self.inside, self.inside] = mask
-        last = self.stride * (height - 1) + 1
-        rows = padded[:, : last : self.stride].copy()
-        for first in range(1, self.kernel):
-            rows |= padded[:, first : first + last : self.stride]
-        last = self.stride * (width - 1) + 1
-        found = rows[:, :, : last : self.stride].copy()
-        for first in range(1, self.kernel):
-            found |= rows[:, :, first : first + last : self.stride]
-        return found
-
-    def unfolded(self, changes: Changes, at: np.ndarray) -> Tensor:
-        """The windows of the places ``at`` (N,), as (N, k * k * C)."""
-        # The known values and the others in one table, and for each padded place of the batch its row there.
-        table = torch.cat([self.known, changes.rows])
-        places = len(self.known)
-        row_of = self.padded.reshape(1, -1).repeat(len(changes.mask), axis=0).ravel()
-        picture, place = np.divmod(changes.at, len(self.places))
-        row_of[picture * places + self.places[place]] = np.arange(places, len(table))
-        picture, place = np.divmod(at, len(self.windows))
-        rows = row_of[self.windows[place] + (picture * places)[:, None]]  # (N, k * k)
-        return table.index_select(0, torch.from_numpy(rows.ravel())).view(len(at), len(self.weight))
-
-
 class ChangedPlaces(nn.Module):
     """Computes a stack of convolutions, on the CPU, only where its input is not zero.
 
-    It gives what the stack gives up to rounding. Places that see nothing but zeros have the same numbers, bit for bit,
-    in whatever batch; unless so much changes that the stack itself takes less time.
+    It gives what the stack gives up to rounding, the same bit for bit in whatever batch; unless so much changes that
+    the stack itself takes less time.
 
     Args:
         stack: in eval mode, and such that :func:`can_skip_zeros`. Later changes of its weights go unseen.
@@ -111,43 +31,130 @@ class ChangedPlaces(nn.Module):
     def __init__(self, stack: nn.Module) -> None:
         super().__init__()
         self.stack = stack
-        self._layers: list[Layer] = []
-        self._measured: tuple[object, ...] = ()  # the inputs that the layers are for
+        self._known: Known | None = None
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, h, w)."""
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or not can_compile():
             return self.stack(x)  # type: ignore[no-any-return]
-        layers = self._layers_for(x)
-        changes = changes_of(x)
-        for layer in layers:
-            changes = layer(changes)
-            if len(changes.at) > DENSE_FROM * changes.mask.size:
-                return self.stack(x)  # type: ignore[no-any-return]
-        out = layers[-1].rest.movedim(1, -1).repeat(len(x), 1, 1, 1)
-        out.view(-1, out.shape[-1])[torch.from_numpy(changes.at)] = changes.rows
-        return out.movedim(-1, 1)
-
-    def _layers_for(self, x: Tensor) -> list[Layer]:
-        if self._measured != (x.dtype, x.shape[1:]):
-            known, layers = x.new_zeros(1, *x.shape[1:]), []
-            for convolution, relu in convolutions(self.stack):
-                layers.append(Layer(convolution, relu, known))
-                known = layers[-1].rest
-            self._layers, self._measured = layers, (x.dtype, x.shape[1:])
-        return self._layers
+        if self._known is None or self._known.inputs != (x.dtype, x.shape[1:]):
+            self._known = known_of(self.stack, x)
+        numbers, layers = self._known.numbers, self._known.layers
+        out, done = computed_where_changed(np.ascontiguousarray(x.numpy()), numbers, layers, DENSE_FROM)
+        return torch.from_numpy(out).movedim(-1, 1) if done else self.stack(x)
 
 
-def changes_of(x: Tensor) -> Changes:
-    """What of (B, C, H, W) is not zero."""
-    first, *others = x.numpy().swapaxes(0, 1)  # a channel at a time, which NumPy does faster than all at once
-    mask = first != 0
-    for channel in others:
-        mask |= channel != 0
-    at = np.flatnonzero(mask)
-    rows = np.stack([channel.ravel()[at] for channel in (first, *others)], axis=1)
-    return Changes(mask, at, torch.from_numpy(rows))
+class Known(NamedTuple):
+    """A stack, and what each of its L layers gives where all that it sees is zero; for :func:`computed_where_changed`.
+
+    Attributes:
+        inputs: dtype and shape (C, H, W) of what it is for.
+        numbers: of each layer the weight (k, k, C, C'), what comes out (h * w, C') before the ReLU, and after it.
+        layers: (L, 10) int64: where these three begin, k, C', h, w, stride, padding, and whether a ReLU follows.
+    """
+
+    inputs: tuple[torch.dtype, torch.Size]
+    numbers: np.ndarray
+    layers: np.ndarray
+
+
+def known_of(stack: nn.Module, x: Tensor) -> Known:
+    """What is known of a stack for inputs like ``x`` (B, C, H, W)."""
+    seen, parts, rows, count = x.new_zeros(1, *x.shape[1:]), [], [], 0
+    for convolution, relu in convolutions(stack):
+        before = convolution(seen)
+        seen = before.relu() if relu else before
+        weight = convolution.weight.permute(2, 3, 1, 0)
+        begins = []
+        for part in (weight, before[0].movedim(0, -1), seen[0].movedim(0, -1)):
+            begins.append(count)
+            parts.append(part.flatten())
+            count += part.numel()
+        padding = int(convolution.padding[0])
+        rows.append((*begins, len(weight), *before.shape[1:], convolution.stride[0], padding, relu))
+    return Known((x.dtype, x.shape[1:]), torch.cat(parts).numpy(), np.array(rows, dtype=np.int64))
+
+
+@compiled
+def computed_where_changed(
+    x: np.ndarray, numbers: np.ndarray, layers: np.ndarray, dense_from: float
+) -> tuple[np.ndarray, bool]:
+    """A stack of convolutions of (B, C, H, W), most of it zero: (B, h, w, D), and whether it came to the end.
+
+    From layer to layer go the places where the input is not the known one, counted through the batch, and by how much
+    it differs there; each layer adds to what is known to come out what these differences bring. It gives up where they
+    are more than the share ``dense_from`` of a layer's places.
+
+    Args:
+        x: the pictures.
+        numbers: as in :class:`Known`.
+        layers: likewise.
+        dense_from: a share.
+    """
+    batch, inputs, height, width = x.shape
+    at, count = np.empty(x.size // inputs, np.int64), 0
+    for picture in range(batch):
+        for row in range(height):
+            found = 0
+            for channel in range(inputs):
+                for value in x[picture, channel, row]:  # all of them, which the processor looks at many at once
+                    found |= value != 0
+            if not found:
+                continue
+            for column in range(width):
+                for channel in range(inputs):
+                    if x[picture, channel, row, column] != 0:
+                        at[count] = (picture * height + row) * width + column
+                        count += 1
+                        break
+    at = at[:count].copy()
+    changes = np.empty((count, inputs), x.dtype)
+    for i in range(count):
+        picture, place = divmod(at[i], height * width)
+        for channel in range(inputs):
+            changes[i, channel] = x[picture, channel, place // width, place % width]
+
+    for layer in range(len(layers)):
+        weight_at, before_at, after_at, kernel, channels, rows, columns, stride, padding, relu = layers[layer]
+        weight = numbers[weight_at:before_at].reshape(kernel, kernel, inputs, channels)
+        before = numbers[before_at:after_at].reshape(rows * columns, channels)
+        after = numbers[after_at : after_at + before.size].reshape(rows * columns, channels)
+        number = np.full(batch * rows * columns, -1, np.int32)  # of each place that a change reaches
+        most = min(len(number), len(at) * (1 + (kernel - 1) // stride) ** 2)
+        reached, sums, count = np.empty(most, np.int64), np.empty((most, channels), x.dtype), 0
+        for i in range(len(at)):
+            picture, place = divmod(at[i], height * width)
+            y, x_ = place // width + padding, place % width + padding
+            for row in range(max(0, (y - kernel + stride) // stride), min(rows, y // stride + 1)):
+                for column in range(max(0, (x_ - kernel + stride) // stride), min(columns, x_ // stride + 1)):
+                    target = (picture * rows + row) * columns + column
+                    if number[target] < 0:
+                        number[target], reached[count], sums[count] = count, target, before[row * columns + column]
+                        count += 1
+                    total = sums[number[target]]
+                    for channel in range(inputs):
+                        change, weights = changes[i, channel], weight[y - row * stride, x_ - column * stride, channel]
+                        if change != 0:
+                            for j in range(channels):
+                                total[j] += change * weights[j]
+        if count > dense_from * len(number):
+            return np.empty((0, 0, 0, 0), x.dtype), False
+        at, changes = reached[:count].copy(), np.empty((count, channels), x.dtype)
+        for i in range(count):
+            usual = after[at[i] % (rows * columns)]
+            for j in range(channels):
+                value = sums[i, j]
+                changes[i, j] = (0 if relu and value < 0 else value) - usual[j]
+        inputs, height, width = channels, rows, columns
+
+    out = np.empty((batch, height * width, inputs), x.dtype)
+    out[:] = after
+    for i in range(len(at)):
+        picture, place = divmod(at[i], height * width)
+        for j in range(inputs):
+            out[picture, place, j] += changes[i, j]
+    return out.reshape(batch, height, width, inputs), True
 
 
 def can_skip_zeros(stack: nn.Module) -> bool:

@@ -59,7 +59,8 @@ class FrameInput(nn.Module):
         """(B, C, H, W) each -> (B, self.channels, H, W)."""
         if self.sees == "frames":
             return torch.cat(frames, dim=1)
-        return torch.cat([after - before for before, after in itertools.pairwise(frames)], dim=1)
+        differences = [after - before for before, after in itertools.pairwise(frames)]
+        return differences[0] if len(differences) == 1 else torch.cat(differences, dim=1)
 
 
 def fold_batch_norm(module: nn.Module) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa import distributed
+from lapa.compiled import can_compile, compiled
 from lapa.contracts import Quantized, Quantizer
 
 KMEANS_ROUNDS = 10
@@ -83,6 +84,7 @@ class CodebookQuantizer(Quantizer):
         self.up = nn.Linear(self.width, latent_dim) if config.code_dim else nn.Identity()
         self.register_buffer("used", torch.zeros(config.num_codes, dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        self._distinct: tuple[Tensor, Tensor] | None = None  # kept for inference
 
     @property
     def num_codes(self) -> int:
@@ -136,21 +138,32 @@ class CodebookQuantizer(Quantizer):
         return self.assign(latent)[1]
 
     def assign(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        flat = self.encodings(latent)
-        squares, codes = two_smallest(self.distances(flat))
-        margin = border(flat, squares)
-        if len(tied := (margin == 0).nonzero()[:, 0]):
-            # Equal codes are one, called by the lowest, and on no border with each other.
-            equal = (self.vectors()[codes[tied], None] == self.vectors()).all(2)
-            others = self.distances(flat[tied]).masked_fill(equal, torch.finfo(flat.dtype).max / 4)
-            squares[tied, 1], codes[tied] = others.amin(1), lowest(equal)
-            margin[tied] = border(flat[tied], squares[tied])
+        codes, margin = self.assign_rows(self.encodings(latent))
         if self.options.distance == "cosine":
             # Bringing two vectors to length 1 brings them apart by at most 2 / length times their distance.
             margin = margin * self.down(flatten(latent)).norm(dim=1) / 2
         if isinstance(self.down, nn.Linear):
             margin = margin / torch.linalg.matrix_norm(self.down.weight, 2)
         return unflatten(codes, latent), unflatten(margin, latent)
+
+    def assign_rows(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodings (N, d) -> codes (N,), and margins (N,) in the space of encodings."""
+        return nearest_with_margin(distances_to(flat, self._distinct or self.distinct_vectors()), flat)
+
+    def optimize_for_inference(self) -> None:
+        self._distinct = self.distinct_vectors()
+
+    def distinct_vectors(self) -> tuple[Tensor, Tensor]:
+        """:meth:`vectors` (K, d) and their squared lengths (K,), of equal ones all but the lowest out of reach.
+
+        They are one code, and on no border with each other.
+        """
+        vectors = self.vectors().detach()
+        squares = vectors.square().sum(1)
+        repeated = np.ones(len(vectors), dtype=bool)
+        repeated[np.unique(vectors.cpu().numpy(), axis=0, return_index=True)[1]] = False
+        squares[torch.from_numpy(repeated).to(squares.device)] = torch.finfo(squares.dtype).max / 4
+        return vectors, squares
 
     @torch.no_grad()
     def start_from(self, flat: Tensor) -> None:
@@ -191,23 +204,13 @@ class CodebookQuantizer(Quantizer):
 
 def squared_distances(flat: Tensor, vectors: Tensor) -> Tensor:
     """(N, d) and (K, d) -> (N, K), squared distances less each encoding's own squared length."""
-    return torch.addmm(vectors.square().sum(1), flat, vectors.T, alpha=-2)
+    return distances_to(flat, (vectors, vectors.square().sum(1)))
 
 
-def border(flat: Tensor, squares: Tensor) -> Tensor:
-    """How far each encoding (N, d) can move before another code is nearest or tied: (N,), a lower bound.
-
-    Args:
-        flat: the encodings.
-        squares: (N, 2), the two smallest of :func:`squared_distances`.
-    """
-    # By the triangle inequality, half the gap between the nearest and the second nearest code, which is that of
-    # their squares over twice their sum; less what is tied, and what squares lose by rounding.
-    own = flat.square().sum(1)
-    first, second = squares.unbind(1)
-    lengths = (first + own).clamp_min_(0).sqrt_() + (second + own).clamp_min_(0).sqrt_()
-    lost = (TIE[flat.dtype] + 4 * torch.finfo(flat.dtype).eps) * (own + torch.maximum(first.abs(), second.abs()))
-    return (second - first - lost).clamp_min_(0) / (2 * lengths).clamp_min_(1e-30)
+def distances_to(flat: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """The same of (N, d) and of (K, d) with their squared lengths (K,)."""
+    vectors, squares = table
+    return torch.addmm(squares, flat, vectors.T, alpha=-2)
 
 
 def nearest(distances: Tensor, flat: Tensor) -> Tensor:
@@ -230,17 +233,47 @@ def lowest(candidates: Tensor) -> Tensor:
     return torch.where(candidates, columns, count - 1).amin(-1).long()
 
 
-def two_smallest(distances: Tensor) -> tuple[Tensor, Tensor]:
-    """The two smallest of each row (N, K), as (N, 2), and the column (N,) of the smallest."""
-    if distances.device.type != "cpu":
-        smallest, columns = distances.topk(2, dim=1, largest=False)
-        return smallest, columns[:, 0]
-    # On the CPU, NumPy's argmin takes a fraction of the time of PyTorch's topk.
-    table = distances.detach().numpy()
-    rows, column = np.arange(len(table)), table.argmin(1)
-    first = table[rows, column]
-    table[rows, column] = np.inf
-    return torch.from_numpy(np.stack([first, table.min(1)], 1)), torch.from_numpy(column)
+def nearest_with_margin(distances: Tensor, flat: Tensor) -> tuple[Tensor, Tensor]:
+    """The column (N,) of the smallest of each row (N, K), and how far each encoding can move before it is another.
+
+    Args:
+        distances: squared, less the own squared length of the encodings.
+        flat: (N, d), the encodings.
+
+    Returns:
+        Columns, any of those that are tied, and margins (N,), lower bounds.
+    """
+    # By the triangle inequality, the margin is half the gap between the nearest and the second nearest code, which is
+    # that of their squares over twice their sum; less what is tied, and what squares lose by rounding.
+    lost = TIE[flat.dtype] + 4 * torch.finfo(flat.dtype).eps
+    if distances.device.type == "cpu" and can_compile():
+        codes, margin = find_nearest(distances.detach().numpy(), flat.detach().numpy(), lost)
+        return torch.from_numpy(codes), torch.from_numpy(margin)
+    smallest, columns = distances.topk(2, dim=1, largest=False)
+    own = flat.square().sum(1)
+    first, second = smallest.unbind(1)
+    lengths = (first + own).clamp_min_(0).sqrt_() + (second + own).clamp_min_(0).sqrt_()
+    gap = second - first - lost * (own + torch.maximum(first.abs(), second.abs()))
+    return columns[:, 0], gap.clamp_min_(0) / (2 * lengths).clamp_min_(1e-30)
+
+
+@compiled
+def find_nearest(distances: np.ndarray, flat: np.ndarray, lost: float) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`nearest_with_margin` on the CPU, in one go: for a few rows, calls would take longer than the work."""
+    codes, margin = np.empty(len(flat), np.int64), np.empty(len(flat), flat.dtype)
+    for row in range(len(flat)):
+        column, first, second = 0, np.inf, np.inf
+        for k in range(distances.shape[1]):
+            distance = distances[row, k]
+            if distance < first:
+                column, first, second = k, distance, first
+            elif distance < second:
+                second = distance
+        own = (flat[row] * flat[row]).sum()
+        lengths = math.sqrt(max(first + own, 0.0)) + math.sqrt(max(second + own, 0.0))
+        gap = second - first - lost * (own + max(abs(first), abs(second)))
+        codes[row], margin[row] = column, max(gap, 0.0) / max(2 * lengths, 1e-30)
+    return codes, margin
 
 
 def pass_gradient(flat: Tensor, chosen: Tensor, how: str) -> Tensor:

@@ -16,12 +16,11 @@ from torch import Tensor
 from lapa.contracts import Quantized, Quantizer
 from lapa_plugins.quantizers.codebook import (
     TIE,
-    border,
     flatten,
     full_precision,
     nearest,
+    nearest_with_margin,
     squared_distances,
-    two_smallest,
     unflatten,
 )
 
@@ -159,4 +158,4 @@ class SimVqQuantizer(LibraryQuantizer):
     def margin(self, latent: Tensor) -> Tensor:
         flat = full_precision(flatten(latent))
         squares = squared_distances(flat, self.inner.codebook.to(flat.dtype))
-        return unflatten(border(flat, two_smallest(squares)[0]), latent)
+        return unflatten(nearest_with_margin(squares, flat)[1], latent)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lapa.contracts import Quantized, Quantizer
 from lapa_plugins.quantizers.codebook import flatten, full_precision, nearest, pass_gradient, unflatten
@@ -81,17 +82,17 @@ class ResidualQuantizer(Quantizer):
 
     def assign(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         # While no code changes, the rest moves as the encoding does: the smallest margin of a level holds for all.
-        rest = self.down(full_precision(latent))
+        rest = flatten(self.down(full_precision(latent)))
         codes, margins = [], []
         for level in self.levels:
-            chosen, margin = level.assign(rest)
-            rest = rest - level.codes_to_latent(chosen)
+            chosen, margin = level.assign_rows(rest)
+            rest = rest - F.embedding(chosen, level.codebook)
             codes.append(chosen)
             margins.append(margin)
         margin = torch.stack(margins).amin(0)
         if isinstance(self.down, nn.Conv2d):
             margin = margin / torch.linalg.matrix_norm(self.down.weight.flatten(1), 2)
-        return torch.stack(codes, dim=-1).flatten(2), margin
+        return unflatten(torch.stack(codes, dim=-1), latent).flatten(2), unflatten(margin, latent)
 
     def update(self) -> None:
         for level in self.levels:

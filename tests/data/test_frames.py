@@ -102,6 +102,15 @@ def test_frames_of_running_games_are_prepared_as_by_themselves(seen):
         assert torch.equal(prepared, prepare(torch.from_numpy(frames), seen))
 
 
+@pytest.mark.parametrize("seen", FORMATS, ids=str)
+def test_frames_are_prepared_alike_without_numba(seen, request):
+    frames = a_game(12)
+    expected = prepare(torch.from_numpy(frames), seen)
+    request.getfixturevalue("without_numba")
+    assert torch.equal(prepare(torch.from_numpy(frames), seen), expected)
+    assert torch.equal(FollowingFrames(seen)(frames), expected)
+
+
 def test_frames_of_running_games_may_become_more_or_fewer_and_are_checked_each_time():
     following, seen = FollowingFrames(FORMATS[1]), FORMATS[1]
     games = a_game(6)

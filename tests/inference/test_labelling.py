@@ -114,6 +114,14 @@ def test_codes_on_the_border_are_those_of_double_precision(
     assert torch.equal(label(borderline_model, frames[:-1], frames[1:]), exact.quantizer(latent).codes)
 
 
+def test_codes_are_the_same_without_numba(
+    borderline_model: LatentActionModel, frames: np.ndarray, request: pytest.FixtureRequest
+) -> None:
+    expected = label(borderline_model, frames[:-1], frames[1:])
+    request.getfixturevalue("without_numba")
+    assert torch.equal(label(borderline_model, frames[:-1], frames[1:]), expected)
+
+
 class NearlyBetween(Coder):
     """Encodes every pair as 1 + tilt, half-way between codes at 0 and 2 but for a tilt that only doubles can hold."""
 

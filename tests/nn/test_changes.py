@@ -63,6 +63,19 @@ def test_few_changes_are_computed_where_they_are(monkeypatch: pytest.MonkeyPatch
     assert calls
 
 
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_it_is_the_stack() -> None:
+    stack, few = stack_of("halving, as encoders do"), changes(4, 0.003)
+    assert torch.equal(ChangedPlaces(stack)(few), stack(few))
+
+
+def test_a_picture_is_computed_alike_in_any_batch() -> None:
+    skipping, few = ChangedPlaces(stack_of("halving, as encoders do")), changes(8, 0.003)
+    together = skipping(few)
+    for first, last in ((0, 1), (2, 5), (3, 8)):
+        assert torch.equal(skipping(few[first:last]), together[first:last])
+
+
 def test_places_that_see_no_change_are_equal_in_any_batch() -> None:
     skipping = ChangedPlaces(stack_of("halving, as encoders do"))
     still = skipping(changes(1, 0.0))[0]

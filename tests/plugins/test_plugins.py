@@ -13,7 +13,7 @@ from torch import Tensor
 from lapa import registry
 from lapa.config import config_from_dict, config_to_dict, load_config
 from lapa.testing import CHECKS, Subject, options_are_a_frozen_dataclass
-from lapa_plugins.quantizers.codebook import CodebookQuantizer
+from lapa_plugins.quantizers.codebook import CodebookQuantizer, nearest_with_margin, squared_distances
 from lapa_plugins.quantizers.ema import EmaQuantizer
 from lapa_plugins.quantizers.vq import VectorQuantizer
 
@@ -260,6 +260,33 @@ def test_an_encoder_of_differences_sees_nothing_of_what_stands_still(name):
     current, following = torch.randn(2, 2, 1, 64, 64)
     assert torch.allclose(encoder(current, following), encoder(current + 1, following + 1), atol=1e-5)
     assert not torch.allclose(encoder(current, following), encoder(following, current))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nearest_codes_and_margins_are_alike_without_numba(dtype, request):
+    torch.manual_seed(0)
+    flat, vectors = torch.randn(40, 8, dtype=dtype), torch.randn(16, 8, dtype=dtype)
+    flat[0], flat[1] = vectors[3], (vectors[3] + vectors[5]) / 2  # on a code, and on a border perhaps
+    distances = squared_distances(flat, vectors)
+    codes, margin = nearest_with_margin(distances, flat)
+    assert torch.equal(codes, torch.cdist(flat, vectors).argmin(1))
+    request.getfixturevalue("without_numba")
+    other_codes, other_margin = nearest_with_margin(distances, flat)
+    assert torch.equal(other_codes, codes)
+    torch.testing.assert_close(other_margin, margin)
+    assert (margin[0] > 0).all()
+
+
+def test_equal_code_vectors_are_one_code_called_by_the_lowest_kept_for_inference_or_not():
+    quantizer = VectorQuantizer(VectorQuantizer.Config(num_codes=64), latent_dim=8).eval().requires_grad_(False)
+    torch.manual_seed(0)
+    quantizer.codebook.data[32:] = quantizer.codebook.data[:32]
+    latent = torch.randn(2, 8, 5, 5)
+    codes, margin = quantizer.assign(latent)
+    assert codes.max() < 32
+    assert (margin > 0).all()
+    quantizer.optimize_for_inference()
+    assert all(torch.equal(*pair) for pair in zip(quantizer.assign(latent), (codes, margin), strict=True))
 
 
 @pytest.mark.parametrize("kind", [VectorQuantizer, EmaQuantizer])

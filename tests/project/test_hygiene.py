@@ -26,7 +26,7 @@ FORBIDDEN = {
     "lapa_envs": {"lapa_plugins", "scripts"},
 }
 LAYERS = (
-    "version errors progress",
+    "version errors progress compiled",
     "device shipped",
     "distributed contracts",
     "registry",
@@ -46,7 +46,7 @@ LAYERS = (
 )
 """Parts of ``lapa``, from the ground up: each imports from its own row and from those before it."""
 GROUND = {
-    "nn": {"numpy", "torch", "lapa.nn", "lapa.errors"},
+    "nn": {"numpy", "torch", "lapa.nn", "lapa.compiled", "lapa.errors"},
     "metrics": {"numpy", "torch", "lapa.metrics", "skimage", "sklearn"},
 }
 """What the parts on the ground may import, beside the standard library."""
