@@ -45,8 +45,8 @@ def record(subparsers: Subparsers) -> None:
         nargs="+",
         metavar="NAME",
         help="where episodes begin, in turn: serve (a new game) and, for Breakout, rally, quarter_cleared, "
-        "half_cleared, tunnel, last_bricks, second_wall, last_wall, cleared (default: for the scripted player a "
-        "mixture that covers the game, for others serve)",
+        "half_cleared, tunnel, last_bricks, wall_cleared, second_wall, last_wall, cleared (default: for the scripted "
+        "player a mixture that covers the game, for others serve)",
     )
     parser.add_argument("--give-back-lives", action="store_true", help="give all lives back when one is left")
     parser.add_argument("--workers", type=int, default=1, help="processes that play (default: %(default)s)")

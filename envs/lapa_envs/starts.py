@@ -15,9 +15,6 @@ from lapa_envs.scripted import has_scripted_player, scripted_player
 MAX_STEPS = 30_000
 """Play that has not come to a start by then gives up."""
 
-LOOK_EVERY = 8
-"""Steps between two looks at the RAM."""
-
 
 def game_of(env: gym.Env[Any, Any]) -> Game | None:
     """The game that knows an environment, or None."""
@@ -99,8 +96,10 @@ class StartAt(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if seed is not None or self._rng is None:  # as everywhere in Gymnasium: one seed, then many resets
             self._rng = np.random.default_rng(seed)
         rng = self._rng
-        player, is_reached = scripted_player(self.env, rng, 1.0), self.game.starts[start].is_reached
-        while not self.steps_before or self.steps_before % LOOK_EVERY or not is_reached(self._state()).all():
+        player, moment = scripted_player(self.env, rng, 1.0), self.game.starts[start]
+        while (
+            not self.steps_before or self.steps_before % moment.look_every or not moment.is_reached(self._state()).all()
+        ):
             give_lives(self.env, self.game)
             observation, info = self._step(player(observation, info), start)
         # With any number of lives; one more step shows it.

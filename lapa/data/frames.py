@@ -97,11 +97,12 @@ class FollowingFrames:
         Raises:
             DataError: the frames are not uint8 RGB of the format's size.
         """
-        check_frames(frames.shape, str(frames.dtype), self.format)
+        all_anew = frames.dtype != np.uint8 or frames.shape != self._seen.shape
+        if all_anew:
+            check_frames(frames.shape, str(frames.dtype), self.format)
         frames = np.ascontiguousarray(frames)  # flipped ones, too, which PyTorch does not take
         if not follows(self.format):
             return prepare(torch.from_numpy(frames), self.format)
-        all_anew = len(frames) != len(self._seen)
         if all_anew:
             self._seen = np.empty_like(frames)
             self._prepared = np.empty((len(frames), self.format.channels, *self.format.size), dtype=np.uint8)

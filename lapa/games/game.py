@@ -74,10 +74,12 @@ class Start(NamedTuple):
         meaning: in words.
         is_reached: a :data:`State` of N screens -> (N,) bool, whether play has come there. It may ask for what a
             picture does not tell: the state is that of the RAM.
+        look_every: steps between two looks at the RAM, which cost more than a step; few for what passes quickly.
     """
 
     meaning: str
     is_reached: Callable[[State], np.ndarray]
+    look_every: int = 8
 
 
 class Game(ABC):

@@ -115,8 +115,8 @@ class Copies:
         latent = self._model.encode(*map(to_float, frames)).movedim(1, -1)  # (B, h, w, D)
         count, height, width, _ = latent.shape
         rows = latent.reshape(count, height * width, -1)
-        codes = self._still_codes.repeat(count, 1)  # (B * h * w, n)
-        margin = None if self._still_margin is None else self._still_margin.repeat(count)
+        codes = torch.cat([self._still_codes] * count)  # (B * h * w, n)
+        margin = None if self._still_margin is None else torch.cat([self._still_margin] * count)
         # A comparison would take three times as long as a difference.
         moved = (rows - self._still).abs_().amax(2).flatten().nonzero()[:, 0]
         if len(moved):

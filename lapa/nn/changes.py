@@ -93,68 +93,112 @@ def computed_where_changed(
         dense_from: a share.
     """
     batch, inputs, height, width = x.shape
-    at, count = np.empty(x.size // inputs, np.int64), 0
+    at, changes = not_zero(x)
+    for layer in range(len(layers)):
+        weight_at, before_at, after_at, kernel, channels, rows, columns, stride, padding, relu = layers[layer]
+        weight = numbers[weight_at:before_at].reshape(kernel, kernel, inputs, channels)
+        before = numbers[before_at:after_at].reshape(rows, columns, channels)
+        after = numbers[after_at : after_at + before.size].reshape(rows, columns, channels)
+        at, sums = added(at, changes, (batch, height, width), weight, before, stride, padding)
+        if len(at) > dense_from * batch * rows * columns:
+            return np.empty((0, 0, 0, 0), x.dtype), False
+        changes = less(sums, at, after, relu)
+        inputs, height, width = channels, rows, columns
+    out = np.empty((batch, height, width, inputs), x.dtype)
+    out[:] = after
+    flat = out.reshape(-1, inputs)
+    for i in range(len(at)):
+        flat[at[i]] += changes[i]
+    return out, True
+
+
+@compiled
+def not_zero(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of (B, C, H, W) the M places that are not zero in all channels, counted through the batch, and (M, C) of them."""
+    batch, channels, height, width = x.shape
+    at, count = np.empty(batch * height * width, np.int64), 0
     for picture in range(batch):
         for row in range(height):
             found = 0
-            for channel in range(inputs):
+            for channel in range(channels):
                 for value in x[picture, channel, row]:  # all of them, which the processor looks at many at once
                     found |= value != 0
             if not found:
                 continue
             for column in range(width):
-                for channel in range(inputs):
+                for channel in range(channels):
                     if x[picture, channel, row, column] != 0:
                         at[count] = (picture * height + row) * width + column
                         count += 1
                         break
     at = at[:count].copy()
-    changes = np.empty((count, inputs), x.dtype)
+    values = np.empty((count, channels), x.dtype)
     for i in range(count):
         picture, place = divmod(at[i], height * width)
-        for channel in range(inputs):
-            changes[i, channel] = x[picture, channel, place // width, place % width]
+        for channel in range(channels):
+            values[i, channel] = x[picture, channel, place // width, place % width]
+    return at, values
 
-    for layer in range(len(layers)):
-        weight_at, before_at, after_at, kernel, channels, rows, columns, stride, padding, relu = layers[layer]
-        weight = numbers[weight_at:before_at].reshape(kernel, kernel, inputs, channels)
-        before = numbers[before_at:after_at].reshape(rows * columns, channels)
-        after = numbers[after_at : after_at + before.size].reshape(rows * columns, channels)
-        number = np.full(batch * rows * columns, -1, np.int32)  # of each place that a change reaches
-        most = min(len(number), len(at) * (1 + (kernel - 1) // stride) ** 2)
-        reached, sums, count = np.empty(most, np.int64), np.empty((most, channels), x.dtype), 0
-        for i in range(len(at)):
-            picture, place = divmod(at[i], height * width)
-            y, x_ = place // width + padding, place % width + padding
-            for row in range(max(0, (y - kernel + stride) // stride), min(rows, y // stride + 1)):
-                for column in range(max(0, (x_ - kernel + stride) // stride), min(columns, x_ // stride + 1)):
-                    target = (picture * rows + row) * columns + column
-                    if number[target] < 0:
-                        number[target], reached[count], sums[count] = count, target, before[row * columns + column]
-                        count += 1
-                    total = sums[number[target]]
-                    for channel in range(inputs):
-                        change, weights = changes[i, channel], weight[y - row * stride, x_ - column * stride, channel]
-                        if change != 0:
-                            for j in range(channels):
-                                total[j] += change * weights[j]
-        if count > dense_from * len(number):
-            return np.empty((0, 0, 0, 0), x.dtype), False
-        at, changes = reached[:count].copy(), np.empty((count, channels), x.dtype)
-        for i in range(count):
-            usual = after[at[i] % (rows * columns)]
-            for j in range(channels):
-                value = sums[i, j]
-                changes[i, j] = (0 if relu and value < 0 else value) - usual[j]
-        inputs, height, width = channels, rows, columns
 
-    out = np.empty((batch, height * width, inputs), x.dtype)
-    out[:] = after
+@compiled
+def added(
+    at: np.ndarray,
+    changes: np.ndarray,
+    size: tuple[int, int, int],
+    weight: np.ndarray,
+    before: np.ndarray,
+    stride: int,
+    padding: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds to ``before`` (h, w, C') what the changes (M, C) at M places of (B, H, W) bring, where a window holds one.
+
+    Args:
+        at: the places, counted through the batch.
+        changes: by how much the input there is not the known one.
+        size: B, H, W.
+        weight: (k, k, C, C').
+        before: what comes out for the known input.
+        stride: of the convolution.
+        padding: likewise.
+
+    Returns:
+        (N,) the places of (B, h, w) whose windows hold a change, and (N, C') what comes out there.
+    """
+    batch, height, width = size
+    rows, columns, channels = before.shape
+    kernel = weight.shape[0]
+    number = np.full(batch * rows * columns, -1, np.int32)  # of each place that a change reaches
+    most = min(len(number), len(at) * (1 + (kernel - 1) // stride) ** 2)
+    reached, sums, count = np.empty(most, np.int64), np.empty((most, channels), changes.dtype), 0
     for i in range(len(at)):
         picture, place = divmod(at[i], height * width)
-        for j in range(inputs):
-            out[picture, place, j] += changes[i, j]
-    return out.reshape(batch, height, width, inputs), True
+        y, x = place // width + padding, place % width + padding
+        for row in range(max(0, (y - kernel + stride) // stride), min(rows, y // stride + 1)):
+            for column in range(max(0, (x - kernel + stride) // stride), min(columns, x // stride + 1)):
+                target = (picture * rows + row) * columns + column
+                if number[target] < 0:
+                    number[target], reached[count], sums[count] = count, target, before[row, column]
+                    count += 1
+                total = sums[number[target]]
+                for channel in range(changes.shape[1]):
+                    change, weights = changes[i, channel], weight[y - row * stride, x - column * stride, channel]
+                    if change != 0:
+                        for j in range(channels):
+                            total[j] += change * weights[j]
+    return reached[:count].copy(), sums[:count]
+
+
+@compiled
+def less(sums: np.ndarray, at: np.ndarray, after: np.ndarray, relu: bool) -> np.ndarray:
+    """(N, C') at N places of a batch, after the ReLU if there is one, less the known ``after`` (h, w, C')."""
+    usual = after.reshape(-1, after.shape[2])
+    changes = np.empty(sums.shape, sums.dtype)
+    for i in range(len(at)):
+        known = usual[at[i] % len(usual)]
+        for j in range(len(known)):
+            value = sums[i, j]
+            changes[i, j] = (0 if relu and value < 0 else value) - known[j]
+    return changes
 
 
 def can_skip_zeros(stack: nn.Module) -> bool:

@@ -25,7 +25,7 @@ MEASURES = (
         "bricks right",
         "bricks right, of those that changed",
         form=per_myriad,
-        summary="bricks right, of those just broken",
+        summary="bricks right, where they have just changed",
         column="changed bricks",
     ),
     *value_measures(

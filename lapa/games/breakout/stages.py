@@ -95,6 +95,11 @@ STARTS = MappingProxyType(
             "at most ten bricks of the first wall stand",
             lambda s: _is_in_play(s) & (_bricks(s) <= 10) & (s["score"] < WALL_POINTS),
         ),
+        "wall_cleared": Start(
+            "the first wall is gone, and comes back when the paddle next meets the ball",
+            lambda s: (_bricks(s) == 0) & (s["score"] >= WALL_POINTS) & (s["score"] < 2 * WALL_POINTS),
+            look_every=2,
+        ),
         "second_wall": Start("the wall has come back", lambda s: (s["score"] >= WALL_POINTS) & (_bricks(s) > 90)),
         "last_wall": Start(
             "at most ten bricks of the second wall stand",
@@ -108,6 +113,6 @@ STARTS = MappingProxyType(
 
 # The late ones take seconds of play to come to, so they are fewer.
 MIX = (
-    *("serve", "half_cleared", "last_bricks", "quarter_cleared", "tunnel", "second_wall"),
-    *("serve", "half_cleared", "last_wall", "quarter_cleared", "rally", "cleared"),
+    *("serve", "half_cleared", "last_bricks", "quarter_cleared", "tunnel", "wall_cleared"),
+    *("serve", "half_cleared", "last_wall", "wall_cleared", "rally", "cleared"),
 )
