@@ -36,7 +36,7 @@ def test_a_recording_of_a_known_game_gets_its_coverage(
     assert lines["actions"].count("%") == 4
     assert "coverage of Breakout at full size, by RAM; splits as dealt by data.split 0.8 / 0.1 / 0.1" in text
     assert any(line.startswith("bricks standing") and line.endswith("test") for line in lines.values())
-    assert "missing: no frame with 0 bricks standing; record with --start cleared" in text
+    assert "missing: no frame with 864 points; record with --start cleared" in text
     assert "picture" not in text
 
 

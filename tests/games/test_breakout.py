@@ -371,14 +371,14 @@ def test_starts_are_reached_in_their_order(whole_game: dict[str, Stretch]) -> No
 def test_the_first_moments_of_starts_follow_each_other() -> None:
     """In a game of which only what the starts ask for is told."""
     moments = screens(
-        bricks=walls(108, 100, 84, 54, 40, 9, 108, 9, 0),
-        score=np.array([0, 8, 90, 200, 260, 400, 440, 800, 864]),
-        ball=np.array([[80.0, 120.0]] * 4 + [[80.0, 40.0]] + [[80.0, 120.0]] * 4),
+        bricks=walls(108, 100, 84, 54, 40, 9, 0, 108, 9, 0),
+        score=np.array([0, 8, 90, 200, 260, 400, 432, 440, 800, 864]),
+        ball=np.array([[80.0, 120.0]] * 4 + [[80.0, 40.0]] + [[80.0, 120.0]] * 5),
     )
     first = {name: int(np.argmax(start.is_reached(moments))) for name, start in STARTS.items()}
     assert list(first.values()) == list(range(len(STARTS)))
     assert all(start.is_reached(moments).any() for start in STARTS.values())
-    assert set(MIX) == set(STARTS)
+    assert set(MIX) == set(STARTS) - {"second_wall"}
 
 
 # Figures of a model
