@@ -278,6 +278,10 @@ class Coder(System):
     def encode(self, *frames: Tensor) -> Tensor:
         """(B, C, H, W) floats in [0, 1], one or several -> the (B, D, h, w) latent before quantization."""
 
+    def changes(self, *frames: Tensor) -> Changes | None:
+        """What :meth:`Encoder.changes` says, where that is the whole of :meth:`encode`; None by default."""
+        return None
+
 
 class Drawer(System):
     """A system that draws the last frame of a clip."""
@@ -363,6 +367,18 @@ class Quantized:
     metrics: dict[str, Tensor]
 
 
+class Changes(NamedTuple):
+    """The latents of B pairs of frames where they may differ from those of a pair of equal frames.
+
+    Attributes:
+        places: (M,) int64, which of the B * h * w places, each at most once, in any order.
+        latents: (M, D), those there.
+    """
+
+    places: Tensor
+    latents: Tensor
+
+
 class Encoder(nn.Module, ABC):
     """Maps frames to a latent grid.
 
@@ -385,6 +401,14 @@ class Encoder(nn.Module, ABC):
 
         Batch norms are folded into convolutions anyway. Encoders that know of nothing else keep this default.
         """
+
+    def changes(self, *frames: Tensor) -> Changes | None:
+        """For labelling alone: the latents of (B, C, H, W) uint8 frames where something changes between them.
+
+        All others must be those of frames that are equal, whatever these show. None where the encoder cannot tell, or
+        would take longer than ``forward``. Only after :meth:`optimize_for_inference`.
+        """
+        return None
 
 
 class Quantizer(nn.Module, ABC):
@@ -435,16 +459,16 @@ class Quantizer(nn.Module, ABC):
         """
         return None
 
-    def assign(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, D, h, w) -> codes (B, h, w * n) and :meth:`margin`, for labelling.
+    def assign(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Latents (N, D), wherever they lie -> codes (N, n) and margins (N,) as :meth:`margin` says, for labelling.
 
-        Each place by itself, wherever it lies: labelling asks for the places of many grids as (N, D, 1, 1). Where the
-        margin is 0, the codes may be any of the nearest. Quantizers that find both in one go say so here, and save
-        labelling half its time.
+        Where the margin is 0, the codes may be any of the nearest. Quantizers that find both in one go say so here, and
+        save labelling half its time.
         """
-        codes = self(latent).codes
+        latent = rows[:, :, None, None]
+        codes, margin = self(latent).codes, self.margin(latent)
         assert codes is not None
-        return codes, self.margin(latent)
+        return codes.flatten(1), None if margin is None else margin.flatten()
 
     def optimize_for_inference(self) -> None:
         """Makes a copy in eval mode faster, for labelling alone; its weights do not change afterwards.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.contracts import Coder, Encoder, Quantizer, System
+from lapa.contracts import Changes, Coder, Encoder, Quantizer, System
 from lapa.data.frames import prepare, to_float
 from lapa.device import cpu_threads, full_float32
 from lapa.errors import DataError
@@ -101,48 +101,89 @@ class Copies:
     """
 
     def __init__(self, model: Coder, blank: Sequence[Tensor]) -> None:
-        self._model = for_inference(model, torch.float32)
-        self._exact = for_inference(model, torch.float64)
+        self._quick = EncoderCopy(model, torch.float32, blank)
+        self._exact = EncoderCopy(model, torch.float64, blank)
+        self._grid = model.grid
         # Where nothing moves, an encoder that sees differences gives the same latents at each step. What they mean is
         # found out once, in double precision, be they near a border or not.
-        self._still = self._model.encode(*map(to_float, blank)).flatten(2)[0].T.contiguous()  # (h * w, D)
-        every_place = torch.arange(len(self._still), device=self._still.device)
+        every_place = np.arange(len(self._exact.still))
         self._still_codes = self.label_exactly(every_place, *blank)  # (h * w, n)
-        self._still_margin = self._assign(self._still)[1]
+        self._still_margin = self._assign(self._quick.still)[1]
+        self._still_size = float(self._quick.still.abs().amax())
 
     def label(self, *frames: Tensor) -> Labels:
         """Codes and margins of prepared frames (B, C, H, W) uint8."""
-        latent = self._model.encode(*map(to_float, frames)).movedim(1, -1)  # (B, h, w, D)
-        count, height, width, _ = latent.shape
-        rows = latent.reshape(count, height * width, -1)
-        codes = torch.cat([self._still_codes] * count)  # (B * h * w, n)
-        margin = None if self._still_margin is None else torch.cat([self._still_margin] * count)
-        # A comparison would take three times as long as a difference.
-        moved = (rows - self._still).abs_().amax(2).flatten().nonzero()[:, 0]
+        # Few numbers are left to look at behind the encoder, for which NumPy takes a fraction of PyTorch's time.
+        count, (height, width) = len(frames[0]), self._grid
+        codes = np.concatenate([self._still_codes] * count)  # (B * h * w, n)
+        margin = None if self._still_margin is None else np.concatenate([self._still_margin] * count)
+        moved, latents = self._quick.changes(*frames)
         if len(moved):
-            codes[moved], found = self._assign(rows.flatten(0, 1)[moved])
-            undecided = moved
+            places = moved.cpu().numpy()
+            codes[places], found = self._assign(latents)
+            pair, undecided = places // (height * width), np.ones(len(places), dtype=bool)
             if margin is not None and found is not None:
-                margin[moved] = found
-                undecided = moved[found <= ROUNDING * rows.abs().amax((1, 2))[moved // (height * width)]]
-            if len(undecided):  # rounding may have decided there
-                pair = undecided // (height * width)
-                for which in pair.unique().tolist():
-                    at = undecided[pair == which]
-                    codes[at] = self.label_exactly(at % (height * width), *(frame[[which]] for frame in frames))
-        return Labels(codes.view(count, height, -1), None if margin is None else margin.view(count, height, width))
+                margin[places] = found
+                size = np.full(count, self._still_size)
+                np.maximum.at(size, pair, latents.abs().amax(1).cpu().numpy())
+                undecided = found <= ROUNDING * size[pair]  # rounding may have decided there
+            for which in set(pair[undecided].tolist()):
+                at = places[undecided & (pair == which)]
+                codes[at] = self.label_exactly(at % (height * width), *(frame[which : which + 1] for frame in frames))
+        device = frames[0].device
+        return Labels(
+            torch.from_numpy(codes.reshape(count, height, -1)).to(device),
+            None if margin is None else torch.from_numpy(margin.reshape(count, height, width)).to(device),
+        )
 
-    def label_exactly(self, places: Tensor, *frames: Tensor) -> Tensor:
+    def label_exactly(self, places: np.ndarray, *frames: Tensor) -> np.ndarray:
         """Codes (N, n) of N places of one pair of prepared frames, with all of it in double precision."""
-        latent = self._exact.encode(*(to_float(frame).double() for frame in frames))  # (1, D, h, w)
-        codes = self._exact.quantizer(latent.flatten(2)[0].T[places, :, None, None]).codes
-        assert codes is not None
-        return codes.flatten(1)
+        moved, latents = self._exact.changes(*frames)
+        rows = self._exact.still.index_copy(0, moved, latents)[torch.from_numpy(places).to(moved.device)]
+        codes, margin = self._assign(rows)
+        if margin is None or not margin.all():  # of tied codes, forward takes the lowest
+            quantized = self._exact.model.quantizer(rows[:, :, None, None])
+            assert quantized.codes is not None
+            codes = quantized.codes.flatten(1).cpu().numpy()
+        return codes
 
-    def _assign(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _assign(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """Latents (N, D) -> the nearest codes (N, n) and the margins (N,)."""
-        codes, margin = self._exact.quantizer.assign(rows.double()[:, :, None, None])
-        return codes.flatten(1), None if margin is None else margin.flatten()
+        codes, margin = self._exact.model.quantizer.assign(rows.double())
+        return codes.cpu().numpy(), None if margin is None else margin.cpu().numpy()
+
+
+class EncoderCopy:
+    """A copy of what labelling needs of a model, in one precision.
+
+    Args:
+        model: a trained model, in eval mode.
+        dtype: the precision.
+        blank: (1, C, H, W) uint8 zeros, as many as it looks at.
+
+    Attributes:
+        model: the copy.
+        still: (h * w, D), the latents of frames that are equal.
+    """
+
+    def __init__(self, model: Coder, dtype: torch.dtype, blank: Sequence[Tensor]) -> None:
+        self.model, self.dtype = for_inference(model, dtype), dtype
+        self.still = self._encode(*blank)[0]
+
+    def changes(self, *frames: Tensor) -> Changes:
+        """The latents of (B, C, H, W) uint8 frames wherever they are not :attr:`still`."""
+        found = self.model.changes(*frames)
+        if found is None:
+            rows = self._encode(*frames)
+            # A comparison would take three times as long as a difference.
+            moved = (rows - self.still).abs_().amax(2).flatten().nonzero()[:, 0]
+            found = Changes(moved, rows.flatten(0, 1)[moved])
+        return found
+
+    def _encode(self, *frames: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 -> (B, h * w, D)."""
+        latent = self.model.encode(*(to_float(frame).to(self.dtype) for frame in frames))
+        return latent.movedim(1, -1).flatten(1, 2).contiguous()
 
 
 def without_decoder(model: Coder) -> Coder:

@@ -1,4 +1,4 @@
-"""Convolutions computed only where their input is not zero.
+"""Convolutions of differences, computed only where something differs.
 
 The difference of two frames of a game is zero nearly everywhere, and there a stack of convolutions gives what it gives
 for frames that are equal. That is computed once; then only what a change adds to it.
@@ -18,50 +18,59 @@ DENSE_FROM = 0.3
 """Where more than this share of a layer's places see a change, plain convolutions take less time."""
 
 
-class ChangedPlaces(nn.Module):
-    """Computes a stack of convolutions, on the CPU, only where its input is not zero.
+class ChangedPlaces:
+    """Computes a stack of convolutions of what changes between frames, on the CPU, only where it does.
 
-    It gives what the stack gives up to rounding, the same bit for bit in whatever batch; unless so much changes that
-    the stack itself takes less time.
+    It gives what the stack gives up to rounding, the same bit for bit in whatever batch.
 
     Args:
         stack: in eval mode, and such that :func:`can_skip_zeros`. Later changes of its weights go unseen.
+        levels: (256,), what each value of a uint8 pixel is to the stack.
     """
 
-    def __init__(self, stack: nn.Module) -> None:
-        super().__init__()
-        self.stack = stack
+    def __init__(self, stack: nn.Module, levels: Tensor) -> None:
+        self.stack, self.levels = stack, levels
         self._known: Known | None = None
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, h, w)."""
-        if x.device.type != "cpu" or not can_compile():
-            return self.stack(x)  # type: ignore[no-any-return]
-        if self._known is None or self._known.inputs != (x.dtype, x.shape[1:]):
-            self._known = known_of(self.stack, x)
-        numbers, layers = self._known.numbers, self._known.layers
-        out, done = computed_where_changed(np.ascontiguousarray(x.numpy()), numbers, layers, DENSE_FROM)
-        return torch.from_numpy(out).movedim(-1, 1) if done else self.stack(x)
+    def __call__(self, *frames: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Of frames (B, C, H, W) uint8, in order of time: M places of (B, h, w) that see a change, and (M, D) there.
+
+        None where so much changes that the stack itself takes less time, or nothing can be compiled.
+        """
+        if frames[0].device.type != "cpu" or not can_compile():
+            return None
+        _, channels, height, width = frames[0].shape
+        inputs = ((len(frames) - 1) * channels, height, width)
+        if self._known is None or self._known.inputs != inputs:
+            self._known = known_of(self.stack, self.levels, inputs)
+        pictures = tuple(np.ascontiguousarray(frame.numpy()) for frame in frames)
+        _, levels, numbers, layers = self._known
+        places, latents, done = computed_where_changed(pictures, levels, numbers, layers, DENSE_FROM)
+        return (torch.from_numpy(places), torch.from_numpy(latents)) if done else None
 
 
 class Known(NamedTuple):
     """A stack, and what each of its L layers gives where all that it sees is zero; for :func:`computed_where_changed`.
 
     Attributes:
-        inputs: dtype and shape (C, H, W) of what it is for.
+        inputs: shape (C, H, W) of the differences that it is for.
+        levels: (256,) what each value of a uint8 pixel is to the stack.
         numbers: of each layer the weight (k, k, C, C'), what comes out (h * w, C') before the ReLU, and after it.
         layers: (L, 10) int64: where these three begin, k, C', h, w, stride, padding, and whether a ReLU follows.
     """
 
-    inputs: tuple[torch.dtype, torch.Size]
+    inputs: tuple[int, int, int]
+    levels: np.ndarray
     numbers: np.ndarray
     layers: np.ndarray
 
 
-def known_of(stack: nn.Module, x: Tensor) -> Known:
-    """What is known of a stack for inputs like ``x`` (B, C, H, W)."""
-    seen, parts, rows, count = x.new_zeros(1, *x.shape[1:]), [], [], 0
+def known_of(stack: nn.Module, levels: Tensor, inputs: tuple[int, int, int]) -> Known:
+    """What is known of a stack for differences (C, H, W)."""
+    parts, rows, count = [], [], 0
+    levels = levels.to(next(stack.parameters()).dtype)
+    seen = levels.new_zeros(1, *inputs)
     for convolution, relu in convolutions(stack):
         before = convolution(seen)
         seen = before.relu() if relu else before
@@ -73,70 +82,86 @@ def known_of(stack: nn.Module, x: Tensor) -> Known:
             count += part.numel()
         padding = int(convolution.padding[0])
         rows.append((*begins, len(weight), *before.shape[1:], convolution.stride[0], padding, relu))
-    return Known((x.dtype, x.shape[1:]), torch.cat(parts).numpy(), np.array(rows, dtype=np.int64))
+    return Known(inputs, levels.numpy(), torch.cat(parts).numpy(), np.array(rows, dtype=np.int64))
 
 
 @compiled
 def computed_where_changed(
-    x: np.ndarray, numbers: np.ndarray, layers: np.ndarray, dense_from: float
-) -> tuple[np.ndarray, bool]:
-    """A stack of convolutions of (B, C, H, W), most of it zero: (B, h, w, D), and whether it came to the end.
+    frames: tuple[np.ndarray, ...], levels: np.ndarray, numbers: np.ndarray, layers: np.ndarray, dense_from: float
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """A stack of convolutions of the differences of frames (B, C, H, W) uint8, most of them zero.
 
     From layer to layer go the places where the input is not the known one, counted through the batch, and by how much
     it differs there; each layer adds to what is known to come out what these differences bring. It gives up where they
     are more than the share ``dense_from`` of a layer's places.
 
     Args:
-        x: the pictures.
-        numbers: as in :class:`Known`.
+        frames: in order of time.
+        levels: as in :class:`Known`.
+        numbers: likewise.
         layers: likewise.
         dense_from: a share.
+
+    Returns:
+        (M,) places of (B, h, w), (M, D) what comes out there, and whether it came to the end.
     """
-    batch, inputs, height, width = x.shape
-    at, changes = not_zero(x)
+    batch, inputs, height, width = frames[0].shape
+    at, values = differing(frames, levels)
+    inputs *= len(frames) - 1
     for layer in range(len(layers)):
         weight_at, before_at, after_at, kernel, channels, rows, columns, stride, padding, relu = layers[layer]
         weight = numbers[weight_at:before_at].reshape(kernel, kernel, inputs, channels)
         before = numbers[before_at:after_at].reshape(rows, columns, channels)
-        after = numbers[after_at : after_at + before.size].reshape(rows, columns, channels)
-        at, sums = added(at, changes, (batch, height, width), weight, before, stride, padding)
+        at, values = added(at, values, (batch, height, width), weight, before, stride, padding)
         if len(at) > dense_from * batch * rows * columns:
-            return np.empty((0, 0, 0, 0), x.dtype), False
-        changes = less(sums, at, after, relu)
+            return at, values, False
+        if relu:
+            values = np.maximum(values, 0)
+        after = numbers[after_at : after_at + before.size].reshape(-1, channels)
+        if layer < len(layers) - 1:
+            values = less(values, at, after)
         inputs, height, width = channels, rows, columns
-    out = np.empty((batch, height, width, inputs), x.dtype)
-    out[:] = after
-    flat = out.reshape(-1, inputs)
-    for i in range(len(at)):
-        flat[at[i]] += changes[i]
-    return out, True
+    different = np.array([np.any(values[i] != after[at[i] % len(after)]) for i in range(len(at))], dtype=np.bool_)
+    return at[different], values[different], True
 
 
 @compiled
-def not_zero(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of (B, C, H, W) the M places that are not zero in all channels, counted through the batch, and (M, C) of them."""
-    batch, channels, height, width = x.shape
+def differing(frames: tuple[np.ndarray, ...], levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The M places where frames (B, C, H, W) uint8 differ from those before, and (M, (T - 1) * C) by how much.
+
+    Args:
+        frames: T of them.
+        levels: as in :class:`Known`.
+    """
+    batch, channels, height, width = frames[0].shape
     at, count = np.empty(batch * height * width, np.int64), 0
     for picture in range(batch):
         for row in range(height):
             found = 0
-            for channel in range(channels):
-                for value in x[picture, channel, row]:  # all of them, which the processor looks at many at once
-                    found |= value != 0
+            for t in range(1, len(frames)):
+                for channel in range(channels):
+                    now, before = frames[t][picture, channel, row], frames[t - 1][picture, channel, row]
+                    for column in range(width):  # all of them, which the processor looks at many at once
+                        found |= now[column] ^ before[column]
             if not found:
                 continue
             for column in range(width):
-                for channel in range(channels):
-                    if x[picture, channel, row, column] != 0:
-                        at[count] = (picture * height + row) * width + column
-                        count += 1
-                        break
+                found = 0
+                for t in range(1, len(frames)):
+                    for channel in range(channels):
+                        found |= frames[t][picture, channel, row, column] ^ frames[t - 1][picture, channel, row, column]
+                if found:
+                    at[count] = (picture * height + row) * width + column
+                    count += 1
     at = at[:count].copy()
-    values = np.empty((count, channels), x.dtype)
+    values = np.empty((count, (len(frames) - 1) * channels), levels.dtype)
     for i in range(count):
         picture, place = divmod(at[i], height * width)
-        for channel in range(channels):
-            values[i, channel] = x[picture, channel, place // width, place % width]
+        row, column = divmod(place, width)
+        for t in range(1, len(frames)):
+            for channel in range(channels):
+                now, before = frames[t][picture, channel, row, column], frames[t - 1][picture, channel, row, column]
+                values[i, (t - 1) * channels + channel] = levels[now] - levels[before]
     return at, values
 
 
@@ -189,15 +214,11 @@ def added(
 
 
 @compiled
-def less(sums: np.ndarray, at: np.ndarray, after: np.ndarray, relu: bool) -> np.ndarray:
-    """(N, C') at N places of a batch, after the ReLU if there is one, less the known ``after`` (h, w, C')."""
-    usual = after.reshape(-1, after.shape[2])
-    changes = np.empty(sums.shape, sums.dtype)
+def less(values: np.ndarray, at: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """(N, C') at N places of a batch, less what is usual (h * w, C') there."""
+    changes = np.empty(values.shape, values.dtype)
     for i in range(len(at)):
-        known = usual[at[i] % len(usual)]
-        for j in range(len(known)):
-            value = sums[i, j]
-            changes[i, j] = (0 if relu and value < 0 else value) - known[j]
+        changes[i] = values[i] - usual[at[i] % len(usual)]
     return changes
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lapa.contracts import Conditioner, Decoder, Encoder, Quantized, Quantizer
+from lapa.data.frames import to_float
 from lapa.nn.layers import over_grid
 
 LATENT_DIM = 8
@@ -248,6 +249,23 @@ def encoder_takes_any_number_of_frames(subject: Subject) -> None:
                 )
 
 
+def encoder_tells_changes_as_it_encodes(subject: Subject) -> None:
+    """Where an encoder says for labelling what changes, it says what ``forward`` gives."""
+    for share in (0.0, 0.003, 1.0):
+        encoder = subject.make().double().eval().requires_grad_(False)
+        encoder.optimize_for_inference()
+        before, other = torch.randint(256, (2, 3, 1, 64, 64), dtype=torch.uint8)
+        after = torch.where(torch.rand(before.shape) < share, other, before)
+        found = encoder.changes(before, after)
+        if found is None:
+            continue
+        a, b = (to_float(frame).double() for frame in (before, after))
+        latent = encoder(a, a).movedim(1, -1).contiguous()
+        latent.flatten(0, 2)[found.places] = found.latents
+        same = torch.allclose(latent.movedim(-1, 1), encoder(a, b))
+        require(same, "changes, with the latents of equal frames elsewhere, must give what forward gives")
+
+
 def encoder_sees_both_frames(subject: Subject) -> None:
     """Another next frame, and another order, give another latent."""
     encoder = subject.make().eval()
@@ -322,22 +340,20 @@ def margin_is_a_lower_bound(subject: Subject) -> None:
     require(tuple(margin.shape) == (4, 7, 5), f"margin must be (B, h, w), not {tuple(margin.shape)}")
     require(bool((margin >= 0).all()) and bool((margin > 0).any()), "margin must not be negative, nor always 0")
     codes = quantizer(latent).codes
-    assigned, same_margin = quantizer.assign(latent)
-    decided = (margin > 0).repeat_interleave(quantizer.codes_per_place, 2)
-    agrees = torch.equal(assigned[decided], codes[decided]) and same_margin is not None
-    require(agrees and torch.equal(same_margin, margin), "assign must give the codes of forward, and margin")
-    places = latent.movedim(1, -1).flatten(0, 2)[:, :, None, None]  # (N, D, 1, 1)
-    alone, margin_alone = quantizer.assign(places)
-    same = torch.equal(alone.flatten(), assigned.flatten()) and torch.allclose(margin_alone.flatten(), margin.flatten())
-    require(same, "assign must take each place by itself: (N, D, 1, 1) must have the codes and margins of its grid")
+    rows = latent.movedim(1, -1).flatten(0, 2)  # (N, D)
+    assigned, same_margin = quantizer.assign(rows)
+    decided = margin.flatten() > 0
+    every = codes.unflatten(2, (-1, quantizer.codes_per_place)).flatten(0, 2)  # (N, n)
+    agrees = torch.equal(assigned[decided], every[decided]) and same_margin is not None
+    agrees = agrees and torch.allclose(same_margin, margin.flatten())
+    require(agrees, "assign must give the codes of forward, and margin")
     others = quantizer.codes_to_latent(codes).roll(1, 0) - latent
     for direction in [others, -others, *torch.randn(STEPS, *latent.shape, dtype=torch.float64)]:
         step = nn.functional.normalize(direction, dim=1) * margin[:, None] * 0.999
         kept = torch.equal(quantizer(latent + step).codes, codes)
         require(kept, "a latent changed its code though it moved by less than its margin")
-    every = quantizer(places).codes.flatten(1)
-    low = places[:1]
-    high = places[(every != every[0]).any(1).nonzero()[0]]
+    low = rows[:1, :, None, None]
+    high = rows[:, :, None, None][(every != every[0]).any(1).nonzero()[0]]
     for _ in range(60):  # bisects the way from one code to another
         middle = (low + high) / 2
         stays = torch.equal(quantizer(middle).codes.flatten(), every[0])
@@ -420,6 +436,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         *_EVERY_ROLE,
         encoder_keeps_its_grid,
         encoder_sees_both_frames,
+        encoder_tells_changes_as_it_encodes,
         encoder_takes_any_number_of_frames,
     ),
     "quantizer": (

@@ -8,9 +8,11 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from lapa.contracts import Encoder
+from lapa.contracts import Changes, Encoder
+from lapa.data.frames import to_float
 from lapa.nn.changes import ChangedPlaces, can_skip_zeros
 from lapa.nn.layers import FrameInput, check_widths, fold_batch_norm, halved
 
@@ -43,6 +45,7 @@ class HalvingEncoder(Encoder):
         self.layers: nn.Module = nn.Sequential(
             *itertools.chain(*stages), *self.last(), nn.Conv2d(widths[-1], latent_dim, 1)
         )
+        self._changed_places: ChangedPlaces | None = None
 
     @abstractmethod
     def stage(self, before: int, after: int) -> Iterable[nn.Module]:
@@ -58,7 +61,11 @@ class HalvingEncoder(Encoder):
     def optimize_for_inference(self) -> None:
         fold_batch_norm(self)
         if self.options.sees == "difference" and can_skip_zeros(self.layers):
-            self.layers = ChangedPlaces(self.layers)
+            self._changed_places = ChangedPlaces(self.layers, to_float(torch.arange(256, dtype=torch.uint8)))
+
+    def changes(self, *frames: Tensor) -> Changes | None:
+        found = self._changed_places(*frames) if self._changed_places else None
+        return found and Changes(*found)
 
     def forward(self, *frames: Tensor) -> Tensor:
         latent: Tensor = self.layers(self.input(*frames))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -99,7 +100,7 @@ class CodebookQuantizer(Quantizer):
 
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
-            flat = self.encodings(latent)
+            flat = self.encodings(flatten(latent))
             if self.training:
                 self.start_from(flat.detach())
             distances = self.distances(flat)
@@ -121,9 +122,9 @@ class CodebookQuantizer(Quantizer):
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         return self.up(F.embedding(codes, self.vectors())).movedim(-1, 1)  # (B, h, w) -> (B, D, h, w)
 
-    def encodings(self, latent: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B*h*w, d), projected and brought to length 1 where the options say so."""
-        flat = self.down(full_precision(flatten(latent)))
+    def encodings(self, rows: Tensor) -> Tensor:
+        """(N, D) -> (N, d), projected and brought to length 1 where the options say so."""
+        flat = self.down(full_precision(rows))
         return F.normalize(flat, dim=1) if self.options.distance == "cosine" else flat
 
     def vectors(self) -> Tensor:
@@ -135,20 +136,20 @@ class CodebookQuantizer(Quantizer):
         return squared_distances(flat, self.vectors())
 
     def margin(self, latent: Tensor) -> Tensor:
-        return self.assign(latent)[1]
+        return unflatten(self.assign(flatten(latent))[1], latent)
 
-    def assign(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        codes, margin = self.assign_rows(self.encodings(latent))
+    def assign(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        codes, margin = nearest_in_turn(self.encodings(rows), [self.table()])
         if self.options.distance == "cosine":
             # Bringing two vectors to length 1 brings them apart by at most 2 / length times their distance.
-            margin = margin * self.down(flatten(latent)).norm(dim=1) / 2
+            margin = margin * self.down(full_precision(rows)).norm(dim=1) / 2
         if isinstance(self.down, nn.Linear):
             margin = margin / torch.linalg.matrix_norm(self.down.weight, 2)
-        return unflatten(codes, latent), unflatten(margin, latent)
+        return codes, margin
 
-    def assign_rows(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodings (N, d) -> codes (N,), and margins (N,) in the space of encodings."""
-        return nearest_with_margin(distances_to(flat, self._distinct or self.distinct_vectors()), flat)
+    def table(self) -> tuple[Tensor, Tensor]:
+        """:meth:`distinct_vectors`, kept where that was asked for."""
+        return self._distinct or self.distinct_vectors()
 
     def optimize_for_inference(self) -> None:
         self._distinct = self.distinct_vectors()
@@ -163,7 +164,7 @@ class CodebookQuantizer(Quantizer):
         repeated = np.ones(len(vectors), dtype=bool)
         repeated[np.unique(vectors.cpu().numpy(), axis=0, return_index=True)[1]] = False
         squares[torch.from_numpy(repeated).to(squares.device)] = torch.finfo(squares.dtype).max / 4
-        return vectors, squares
+        return vectors.T.contiguous().T, squares  # find_nearest goes along the codes
 
     @torch.no_grad()
     def start_from(self, flat: Tensor) -> None:
@@ -180,7 +181,7 @@ class CodebookQuantizer(Quantizer):
         rare = self.used < self.options.reseed_below * self.used.sum() / self.num_codes
         unused = ((self.used == 0) | rare).nonzero().squeeze(1)
         if len(unused):
-            flat = distributed.gathered_rows(self.encodings(latent))
+            flat = distributed.gathered_rows(self.encodings(flatten(latent)))
             weights = flat.new_ones(len(flat))
             if self.options.reseed_by_error:
                 # In proportion to the squared distance from the nearest code, as k-means++ does (Arthur and
@@ -245,35 +246,81 @@ def nearest_with_margin(distances: Tensor, flat: Tensor) -> tuple[Tensor, Tensor
     """
     # By the triangle inequality, the margin is half the gap between the nearest and the second nearest code, which is
     # that of their squares over twice their sum; less what is tied, and what squares lose by rounding.
-    lost = TIE[flat.dtype] + 4 * torch.finfo(flat.dtype).eps
-    if distances.device.type == "cpu" and can_compile():
-        codes, margin = find_nearest(distances.detach().numpy(), flat.detach().numpy(), lost)
-        return torch.from_numpy(codes), torch.from_numpy(margin)
     smallest, columns = distances.topk(2, dim=1, largest=False)
     own = flat.square().sum(1)
     first, second = smallest.unbind(1)
     lengths = (first + own).clamp_min_(0).sqrt_() + (second + own).clamp_min_(0).sqrt_()
-    gap = second - first - lost * (own + torch.maximum(first.abs(), second.abs()))
+    gap = second - first - lost_by_rounding(flat.dtype) * (own + torch.maximum(first.abs(), second.abs()))
     return columns[:, 0], gap.clamp_min_(0) / (2 * lengths).clamp_min_(1e-30)
 
 
+def lost_by_rounding(dtype: torch.dtype) -> float:
+    """The share of their size below which the difference of two squared distances says nothing."""
+    return TIE[dtype] + 4 * torch.finfo(dtype).eps
+
+
+def nearest_in_turn(flat: Tensor, tables: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Codes from n tables, each for what those before it left over of an encoding.
+
+    Args:
+        flat: (N, d), the encodings.
+        tables: vectors (K, d) and their squared lengths (K,).
+
+    Returns:
+        Codes (N, n), and margins (N,) within which none of them changes.
+    """
+    if flat.device.type == "cpu" and can_compile():
+        vectors = tuple(np.ascontiguousarray(each.numpy().T) for each, _ in tables)
+        squares = tuple(each.numpy() for _, each in tables)
+        found = find_nearest(flat.detach().numpy(), vectors, squares, lost_by_rounding(flat.dtype))
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    codes, margins = [], []
+    for table in tables:
+        nearest_codes, margin = nearest_with_margin(distances_to(flat, table), flat)
+        flat = flat - F.embedding(nearest_codes, table[0])
+        codes.append(nearest_codes)
+        margins.append(margin)
+    # While no code changes, what is left over moves as the encoding does: the smallest margin holds for all.
+    return torch.stack(codes, dim=1), torch.stack(margins).amin(0)
+
+
 @compiled
-def find_nearest(distances: np.ndarray, flat: np.ndarray, lost: float) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`nearest_with_margin` on the CPU, in one go: for a few rows, calls would take longer than the work."""
-    codes, margin = np.empty(len(flat), np.int64), np.empty(len(flat), flat.dtype)
+def find_nearest(
+    flat: np.ndarray, vectors: tuple[np.ndarray, ...], squares: tuple[np.ndarray, ...], lost: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`nearest_in_turn` in one go: for a few rows, calls would take longer than the work.
+
+    Args:
+        flat: (N, d), the encodings.
+        vectors: (d, K) of each table.
+        squares: (K,), likewise.
+        lost: see :func:`lost_by_rounding`.
+    """
+    codes, margins = np.empty((len(flat), len(vectors)), np.int64), np.empty(len(flat), flat.dtype)
+    distances = np.empty(len(squares[0]), flat.dtype)
     for row in range(len(flat)):
-        column, first, second = 0, np.inf, np.inf
-        for k in range(distances.shape[1]):
-            distance = distances[row, k]
-            if distance < first:
-                column, first, second = k, distance, first
-            elif distance < second:
-                second = distance
-        own = (flat[row] * flat[row]).sum()
-        lengths = math.sqrt(max(first + own, 0.0)) + math.sqrt(max(second + own, 0.0))
-        gap = second - first - lost * (own + max(abs(first), abs(second)))
-        codes[row], margin[row] = column, max(gap, 0.0) / max(2 * lengths, 1e-30)
-    return codes, margin
+        left, margin = flat[row].copy(), np.inf
+        for turn in range(len(vectors)):
+            distances[:] = squares[turn]
+            for i in range(len(left)):
+                twice = 2 * left[i]
+                for k in range(len(distances)):
+                    distances[k] -= twice * vectors[turn][i, k]
+            column, first, second = 0, np.inf, np.inf
+            for k in range(len(distances)):
+                distance = distances[k]
+                if distance < first:
+                    column, first, second = k, distance, first
+                elif distance < second:
+                    second = distance
+            own = (left * left).sum()
+            lengths = math.sqrt(max(first + own, 0.0)) + math.sqrt(max(second + own, 0.0))
+            gap = second - first - lost * (own + max(abs(first), abs(second)))
+            margin = min(margin, max(gap, 0.0) / max(2 * lengths, 1e-30))
+            codes[row, turn] = column
+            left -= vectors[turn][:, column]
+        margins[row] = margin
+    return codes, margins
 
 
 def pass_gradient(flat: Tensor, chosen: Tensor, how: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapa.contracts import Quantized, Quantizer
-from lapa_plugins.quantizers.codebook import flatten, full_precision, nearest, pass_gradient, unflatten
+from lapa_plugins.quantizers.codebook import flatten, full_precision, nearest, nearest_in_turn, pass_gradient, unflatten
 from lapa_plugins.quantizers.ema import EmaConfig, EmaQuantizer
 
 
@@ -78,21 +78,15 @@ class ResidualQuantizer(Quantizer):
         return self.up(torch.stack(parts).sum(0))
 
     def margin(self, latent: Tensor) -> Tensor:
-        return self.assign(latent)[1]
+        return unflatten(self.assign(flatten(latent))[1], latent)
 
-    def assign(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        # While no code changes, the rest moves as the encoding does: the smallest margin of a level holds for all.
-        rest = flatten(self.down(full_precision(latent)))
-        codes, margins = [], []
-        for level in self.levels:
-            chosen, margin = level.assign_rows(rest)
-            rest = rest - F.embedding(chosen, level.codebook)
-            codes.append(chosen)
-            margins.append(margin)
-        margin = torch.stack(margins).amin(0)
-        if isinstance(self.down, nn.Conv2d):
-            margin = margin / torch.linalg.matrix_norm(self.down.weight.flatten(1), 2)
-        return unflatten(torch.stack(codes, dim=-1), latent).flatten(2), unflatten(margin, latent)
+    def assign(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        rows = full_precision(rows)
+        if not isinstance(self.down, nn.Conv2d):
+            return nearest_in_turn(rows, [level.table() for level in self.levels])
+        weight = self.down.weight.flatten(1)
+        codes, margin = nearest_in_turn(F.linear(rows, weight, self.down.bias), [level.table() for level in self.levels])
+        return codes, margin / torch.linalg.matrix_norm(weight, 2)
 
     def update(self) -> None:
         for level in self.levels:
@@ -101,7 +95,7 @@ class ResidualQuantizer(Quantizer):
     def reseed_unused(self, latent: Tensor) -> int:
         rest, moved = self.down(full_precision(latent)).detach(), 0
         for level in self.levels:
-            flat = level.encodings(rest)
+            flat = level.encodings(flatten(rest))
             codes = nearest(level.distances(flat), flat)
             left = rest - level.codes_to_latent(unflatten(codes, rest))
             moved += level.reseed_unused(rest)

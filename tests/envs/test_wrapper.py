@@ -19,6 +19,7 @@ from PIL import Image
 
 from helpers import PATIENCE
 from lapa.config import load_config
+from lapa.contracts import Quantizer
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.packing import open_store
 from lapa.engine.checkpoint import Checkpoint, file_digest, load_model, save_checkpoint
@@ -255,7 +256,8 @@ def test_reconstruction_is_what_the_decoder_draws() -> None:
 
 
 def test_a_quantizer_without_margins_tells_no_confidence(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(VectorQuantizer, "assign", lambda self, latent: (self(latent).codes, None))
+    monkeypatch.setattr(VectorQuantizer, "margin", lambda self, latent: None)
+    monkeypatch.setattr(VectorQuantizer, "assign", Quantizer.assign)
     with pytest.raises(DataError, match="quantizer VectorQuantizer cannot tell a confidence; leave confidence=False"):
         LatentActionWrapper(StubEnv(), checkpoint, confidence=True)
 

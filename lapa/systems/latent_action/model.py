@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from lapa import registry
 from lapa.contracts import (
     ActionSpec,
+    Changes,
     Clips,
     ClipSpec,
     Coder,
@@ -121,6 +122,9 @@ class LatentActionModel(Coder, Drawer, Dreamer):
         """(B, C, H, W) float in [0, 1], current and next -> the (B, D, h, w) latent before quantization."""
         latent: Tensor = self.encoder(*frames)
         return self.pool(latent) if self.pool else latent
+
+    def changes(self, *frames: Tensor) -> Changes | None:
+        return None if self.pool else self.encoder.changes(*frames)
 
     def decode(self, current: Tensor, codes: Tensor) -> Tensor:
         """(B, C, H, W) float and (B, h, w * n) codes -> the next frame (B, C, H, W) float."""
