@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -127,6 +129,21 @@ def linear() -> Any:
     return LogisticRegression(C=0.1, max_iter=300, solver="saga", tol=1e-3, random_state=0)
 
 
+def fit_linear(problems: Iterable[tuple[Any, np.ndarray]]) -> list[Any]:
+    """Linear probes of features (P, F) and labels (P,), fitted at the same time: the solver lets other threads run.
+
+    Where all labels are the same, there is nothing to tell apart, and the probe says that one.
+    """
+    from sklearn.dummy import DummyClassifier
+
+    def fitted(problem: tuple[Any, np.ndarray]) -> Any:
+        features, labels = problem
+        return (linear() if len(np.unique(labels)) > 1 else DummyClassifier()).fit(features, labels)
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(fitted, problems))
+
+
 def oracle() -> Any:
     """The classifier on the RAM."""
     from sklearn.tree import DecisionTreeClassifier
@@ -144,19 +161,12 @@ def label_efficiency(train: ProbeData, test: ProbeData, seen: Any, asked: Any, s
     """Accuracy of the linear probe with k labelled transitions, mean over random choices of them."""
     rng = np.random.default_rng(seed)
     metrics = {}
-    for count in LABELS:
-        if count > len(train):
-            continue
-        scores = []
-        for _ in range(DRAWS):
-            rows = rng.choice(len(train), count, replace=False)
-            actions = train.actions[rows]
-            if len(np.unique(actions)) == 1:  # nothing to tell apart
-                guesses = np.full(len(test), actions[0])
-            else:
-                guesses = linear().fit(seen[rows], actions).predict(asked)
-            scores.append((guesses == test.actions).mean())
-        metrics[f"labels_{count}_accuracy"] = float(np.mean(scores))
+    for count in [count for count in LABELS if count <= len(train)]:
+        draws = [rng.choice(len(train), count, replace=False) for _ in range(DRAWS)]
+        probes = fit_linear((seen[rows], train.actions[rows]) for rows in draws)
+        metrics[f"labels_{count}_accuracy"] = float(
+            np.mean([(probe.predict(asked) == test.actions).mean() for probe in probes])
+        )
     return metrics
 
 

@@ -11,7 +11,7 @@ from lapa.evaluation.actions import Probed, probed
 from lapa.evaluation.evaluator import Evaluator
 from lapa.evaluation.events import code_events, fitting_events
 from lapa.evaluation.grid import coder_of, number_of_codes
-from lapa.evaluation.probe import linear, one_hot
+from lapa.evaluation.probe import fit_linear, one_hot
 from lapa.evaluation.study import Study
 from lapa.inference.reading import READER_FILE, CodeReader
 from lapa.report.page import Page
@@ -101,21 +101,22 @@ def fit_reader(
         event_names: of the events.
     """
     seen = one_hot(codes, num_codes)
-    columns, bias, names, events = [], [], [], []
+    told = [] if happens is None else [e for e in range(len(event_names)) if 0 < happens[:, e].sum() < len(happens)]
+    labels = [] if happens is None else [happens[:, event] for event in told]
     if actions is not None and len(np.unique(actions)) > 1:
-        fitted = linear().fit(seen, actions)
+        labels.insert(0, actions)
+    probes = fit_linear((seen, each) for each in labels)
+    columns, bias, names = [], [], []
+    if len(probes) > len(told):
+        fitted = probes.pop(0)
         two = len(fitted.classes_) == 2
         # Of two classes there is one score, that of the second against the first.
         columns += [np.zeros_like(fitted.coef_[0]), *fitted.coef_] if two else list(fitted.coef_)
         bias += [0.0, *fitted.intercept_] if two else list(fitted.intercept_)
         names = [action_names[label] for label in fitted.classes_]
-    if happens is not None:
-        for event, name in enumerate(event_names):
-            if 0 < happens[:, event].sum() < len(happens):
-                fitted = linear().fit(seen, happens[:, event])
-                columns.append(fitted.coef_[0])
-                bias.append(float(fitted.intercept_[0]))
-                events.append(name)
+    columns += [probe.coef_[0] for probe in probes]
+    bias += [float(probe.intercept_[0]) for probe in probes]
+    events = [event_names[event] for event in told]
     weights = np.stack(columns, axis=1) if columns else np.zeros((seen.shape[1], 0))
     return CodeReader(
         num_codes, tuple(names), tuple(events), weights.astype(np.float32), np.array(bias, dtype=np.float32)

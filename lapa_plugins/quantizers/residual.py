@@ -85,7 +85,9 @@ class ResidualQuantizer(Quantizer):
         if not isinstance(self.down, nn.Conv2d):
             return nearest_in_turn(rows, [level.table() for level in self.levels])
         weight = self.down.weight.flatten(1)
-        codes, margin = nearest_in_turn(F.linear(rows, weight, self.down.bias), [level.table() for level in self.levels])
+        codes, margin = nearest_in_turn(
+            F.linear(rows, weight, self.down.bias), [level.table() for level in self.levels]
+        )
         return codes, margin / torch.linalg.matrix_norm(weight, 2)
 
     def update(self) -> None:
