@@ -2,6 +2,9 @@
 
 Writes ``bench-envs-<host kind>.json``. Absolute figures drift with the machine, so each is measured in turns with what
 it is held against, and the ratio is that of the medians. Real Breakout, random play, frameskip 4.
+
+Recordings go into the folder for temporary files, and are deleted at the very end: for minutes after many files were
+deleted, ext4 takes ten times as long to make each new one, for it looks at all that were.
 """
 
 from __future__ import annotations
@@ -114,50 +117,52 @@ def measure_vectors(seconds: float) -> dict[str, dict[str, float]]:
     return found
 
 
-def measure_single(seconds: float) -> dict[str, float]:
+def measure_single(seconds: float, scratch: Path) -> dict[str, float]:
     """Steps per second of one game, bare, labelled and recorded."""
-    with tempfile.TemporaryDirectory() as out:
-        envs = {
-            "bare_steps_per_s": make_env(),
-            "labelled_steps_per_s": LatentActionWrapper(make_env()),
-            "recorded_steps_per_s": RecordEpisodes(make_env(), out),
-        }
-        found = in_turns({name: stepping(env) for name, env in envs.items()}, seconds)
-        for env in envs.values():
-            env.close()
+    envs = {
+        "bare_steps_per_s": make_env(),
+        "labelled_steps_per_s": LatentActionWrapper(make_env()),
+        "recorded_steps_per_s": RecordEpisodes(make_env(), tempfile.mkdtemp(dir=scratch)),
+    }
+    found = in_turns({name: stepping(env) for name, env in envs.items()}, seconds)
+    for env in envs.values():
+        env.close()
     found["labelled_share"] = found["labelled_steps_per_s"] / found["bare_steps_per_s"]
     found["recorded_share"] = found["recorded_steps_per_s"] / found["bare_steps_per_s"]
     notify(f"one game: {found}")
     return found
 
 
-def measure_long_recording(steps: int) -> dict[str, float]:
+def measure_long_recording(steps: int, scratch: Path) -> dict[str, float]:
     """Steps per second of so many, bare and recorded, until the last frame is on disk: what a queue cannot hide."""
     found = {}
-    with tempfile.TemporaryDirectory() as out:
-        for name, env in (("bare_steps_per_s", make_env()), ("recorded_steps_per_s", RecordEpisodes(make_env(), out))):
-            step = stepping(env)
-            started = time.perf_counter()
-            for _ in range(steps):
-                step()
-            if isinstance(env, RecordEpisodes):
-                env.flush()
-            found[name] = steps / (time.perf_counter() - started)
-            env.close()
+    recorded = RecordEpisodes(make_env(), tempfile.mkdtemp(dir=scratch))
+    for name, env in (("bare_steps_per_s", make_env()), ("recorded_steps_per_s", recorded)):
+        step = stepping(env)
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        if isinstance(env, RecordEpisodes):
+            env.flush()
+        found[name] = steps / (time.perf_counter() - started)
+        env.close()
     found["share"] = found["recorded_steps_per_s"] / found["bare_steps_per_s"]
     notify(f"recording {steps} steps: {found}")
     return found
 
 
-def measure_record(steps: int) -> dict[str, float]:
-    """Frames per second of ``lapa record`` with the scripted player, from nothing to the last file, by workers."""
+def measure_record(steps: int, scratch: Path) -> dict[str, float]:
+    """Frames per second of ``lapa record``, from nothing to the last file, by starts and workers.
+
+    To most of its starts the scripted player has to play unseen, through half the game or all of it.
+    """
     found = {}
-    for workers in (1, 2):
-        with tempfile.TemporaryDirectory() as out:
-            started = time.perf_counter()
-            folders = record(make_env, Path(out), episodes=None, steps=steps, workers=workers)
+    for name, starts in (("default starts", None), ("new games", ("serve",))):
+        for workers in (1, 2):
+            out, started = Path(tempfile.mkdtemp(dir=scratch)), time.perf_counter()
+            folders = record(make_env, out, episodes=None, steps=steps, workers=workers, starts=starts)
             frames = sum(len(list(folder.glob("*.png"))) for folder in folders)
-            found[f"{workers} workers"] = frames / (time.perf_counter() - started)
+            found[f"{name}, {workers} workers"] = frames / (time.perf_counter() - started)
     notify(f"lapa record: {found}")
     return found
 
@@ -227,34 +232,39 @@ def main() -> None:
     arguments = parser.parse_args()
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gym.register_envs(ale_py)
-    seconds = arguments.seconds
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = measured(arguments.seconds, arguments.steps, arguments.memory_steps, Path(scratch))
+    path = arguments.out / f"bench-envs-{host_kind(pick_device())}.json"
+    write_text(path, json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+    print(path)
+
+
+def measured(seconds: float, steps: int, memory_steps: int, scratch: Path) -> dict[str, Any]:
+    """All figures."""
     load = os.getloadavg()[0]
-    stepping_rates = {}
+    rates = {}
     for busy, beside in enumerate(("nothing", "a busy process")):
         with busy_processes(busy):
-            stepping_rates[f"vector of {NUM_ENVS}, beside {beside}"] = measure_vectors(seconds)
-            stepping_rates[f"one game, beside {beside}"] = measure_single(seconds)
-    figures = {
+            rates[f"vector of {NUM_ENVS}, beside {beside}"] = measure_vectors(seconds)
+            rates[f"one game, beside {beside}"] = measure_single(seconds, scratch)
+    return {
         "machine": {
             "processor": processor(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "load before": load,
         },
-        **stepping_rates,
-        "long recording": measure_long_recording(arguments.steps),
-        "lapa record, frames per second": measure_record(arguments.steps),
+        **rates,
+        "long recording": measure_long_recording(steps, scratch),
+        "lapa record, frames per second": measure_record(steps, scratch),
         "labels_per_s": {
             f"{preset}, batch {size}": measure_labels(preset, size, seconds)
             for preset in ("laptop", "breakout", "breakout_rgb")
             for size in (1, 8)
         },
-        "memory": measure_memory(arguments.memory_steps),
+        "memory": measure_memory(memory_steps),
     }
-    path = arguments.out / f"bench-envs-{host_kind(pick_device())}.json"
-    write_text(path, json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
-    print(path)
 
 
 if __name__ == "__main__":
