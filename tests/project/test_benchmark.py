@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -67,11 +68,11 @@ def test_what_is_measured_in_turns_gets_a_rate_each(benchmark_envs: ModuleType) 
     assert "".join(turns).count("ab") == "".join(turns).count("ba") + 1 == 2
 
 
-def test_labelling_and_recording_are_held_against_the_bare_game(benchmark_envs: ModuleType) -> None:
-    single = benchmark_envs.measure_single(0.2)
+def test_labelling_and_recording_are_held_against_the_bare_game(benchmark_envs: ModuleType, tmp_path: Path) -> None:
+    single = benchmark_envs.measure_single(0.2, tmp_path)
     assert single["labelled_share"] == single["labelled_steps_per_s"] / single["bare_steps_per_s"]
     assert math.isfinite(single["labelled_share"])
-    assert math.isfinite(benchmark_envs.measure_long_recording(20)["recorded_steps_per_s"])
+    assert math.isfinite(benchmark_envs.measure_long_recording(20, tmp_path)["recorded_steps_per_s"])
     assert math.isfinite(benchmark_envs.measure_labels("debug", 8, 0.1))
 
 
