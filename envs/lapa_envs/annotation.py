@@ -30,6 +30,8 @@ PLACES = ("info", "obs", "both")
 class Annotator:
     """Labels pairs of frames and names what is found.
 
+    Frames come and go as arrays: PyTorch would take rows of tensors on all its threads.
+
     Args:
         checkpoint: a model that comes with the package, by name, or the file of another.
         key: the name of the codes.
@@ -68,25 +70,26 @@ class Annotator:
             return gym.spaces.Discrete(num_codes + 1, start=-1)
         return gym.spaces.Box(-1, num_codes - 1, self.model.code_grid, np.int64)
 
-    def prepare(self, frames: np.ndarray) -> Tensor:
-        """(N, H, W, 3) uint8 RGB -> as the model wants them."""
+    def prepare(self, frames: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 RGB -> (N, C, H', W') uint8, as the model wants them."""
         with cpu_threads(THREADS):
-            return prepare(torch.from_numpy(np.ascontiguousarray(frames)), self.format)
+            return prepare(torch.from_numpy(np.ascontiguousarray(frames)), self.format).numpy()
 
-    def prepare_following(self, frames: np.ndarray) -> Tensor:
+    def prepare_following(self, frames: np.ndarray) -> np.ndarray:
         """The same of the frames that follow those of the last call, as a game goes on: in a third of the time."""
         with cpu_threads(THREADS):
-            return self._following(frames)
+            return self._following(frames).numpy()
 
-    def label(self, before: Tensor, after: Tensor) -> dict[str, np.ndarray]:
+    def label(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
         """The entries for N pairs of prepared frames, each with N rows."""
-        labels = self._labeller.label(before, after)
+        frames = torch.from_numpy(before), torch.from_numpy(after)
+        labels = self._labeller.label(*frames)
         entries = {self.key: self._shaped(labels.codes.cpu().numpy())}
         if self._confidence:
             assert labels.margin is not None
             entries[f"{self.key}_confidence"] = self._shaped(labels.margin.float().cpu().numpy())
         if self._reconstruction:
-            entries[f"{self.key}_reconstruction"] = self._draw(before, labels.codes)
+            entries[f"{self.key}_reconstruction"] = self._draw(frames[0], labels.codes)
         return entries
 
     def blank(self, count: int) -> dict[str, np.ndarray]:

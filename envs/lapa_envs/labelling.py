@@ -6,8 +6,8 @@ import os
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from torch import Tensor
 
 from lapa.errors import DataError
 from lapa.shipped import checkpoint_text
@@ -92,7 +92,7 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         check_frame_source(frame_source, env.observation_space, env.render_mode, (seen.height, seen.width))
         if as_ != "info":
             self.observation_space = observed(env.observation_space, self._annotator.space, key)
-        self._last: Tensor | None = None  # the previous frame, prepared
+        self._last: np.ndarray | None = None  # the previous frame, prepared
         self._ended = False
 
     @property
@@ -132,6 +132,6 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
             del entries[self.key]
         return observation, {**info, **entries}
 
-    def _frame(self, observation: Any) -> Tensor:
+    def _frame(self, observation: Any) -> np.ndarray:
         frame = last_frame(observation if self.frame_source == "obs" else self.env.render())
         return self._annotator.prepare_following(frame[None])  # (1, C, H, W) uint8

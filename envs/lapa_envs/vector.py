@@ -7,10 +7,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
-from torch import Tensor
 
 from lapa.errors import DataError
 from lapa.shipped import checkpoint_text
@@ -94,7 +92,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
             space = self._annotator.space
             self.single_observation_space = observed(env.single_observation_space, space, key)
             self.observation_space = observed(env.observation_space, batch_space(space, self.num_envs), key)
-        self._last: Tensor | None = None  # (N, C, H, W), the previous frames, prepared
+        self._last: np.ndarray | None = None  # (N, C, H, W), the previous frames, prepared
         self._codes = self._annotator.blank(self.num_envs)[key]  # of the last observations
         self._ended = np.zeros(self.num_envs, dtype=bool)
 
@@ -111,7 +109,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         if self._last is None:
             self._last = frames
         else:
-            self._last[torch.from_numpy(mask)] = frames[torch.from_numpy(mask)]
+            self._last[mask] = frames[mask]
         self._ended &= ~mask
         entries = self._annotator.blank(self.num_envs)
         self._codes = np.where(_along(mask, self._codes), entries[self.key], self._codes)
@@ -132,9 +130,9 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         after, real = frames, np.ones(self.num_envs, dtype=bool)
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         if same_step and ended.any():
-            after = frames.clone()
+            after = frames.copy()
             finals = np.stack([infos["final_obs"][row] for row in np.flatnonzero(ended)])
-            after[torch.from_numpy(ended)] = self._annotator.prepare(_last_frames(finals))
+            after[ended] = self._annotator.prepare(_last_frames(finals))
         elif self.autoreset_mode is AutoresetMode.NEXT_STEP:
             real = ~self._ended
         found = self._label(self._last, after, real)
@@ -149,14 +147,13 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         infos |= self._listed(shown, np.ones(self.num_envs, dtype=bool))
         return self._observed(observations), rewards, terminated, truncated, infos
 
-    def _label(self, before: Tensor, after: Tensor, real: np.ndarray) -> dict[str, np.ndarray]:
+    def _label(self, before: np.ndarray, after: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
         """The entries of all rows; those that are no transition are blank."""
         if real.all():
             return self._annotator.label(before, after)
         entries = self._annotator.blank(self.num_envs)
         if real.any():
-            rows = torch.from_numpy(real)
-            for name, values in self._annotator.label(before[rows], after[rows]).items():
+            for name, values in self._annotator.label(before[real], after[real]).items():
                 entries[name][real] = values
         return entries
 
@@ -180,7 +177,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
     def _observed(self, observations: Any) -> Any:
         return observations if self.as_ == "info" else {"obs": observations, self.key: self._codes.copy()}
 
-    def _frames(self, observations: Any) -> Tensor:
+    def _frames(self, observations: Any) -> np.ndarray:
         if self.frame_source == "render":
             observations = np.stack(self.env.render() or ())
         return self._annotator.prepare_following(_last_frames(observations))  # (N, C, H, W) uint8
