@@ -82,14 +82,15 @@ class Annotator:
 
     def label(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
         """The entries for N pairs of prepared frames, each with N rows."""
-        frames = torch.from_numpy(before), torch.from_numpy(after)
-        labels = self._labeller.label(*frames)
-        entries = {self.key: self._shaped(labels.codes.cpu().numpy())}
-        if self._confidence:
-            assert labels.margin is not None
-            entries[f"{self.key}_confidence"] = self._shaped(labels.margin.float().cpu().numpy())
-        if self._reconstruction:
-            entries[f"{self.key}_reconstruction"] = self._draw(frames[0], labels.codes)
+        with cpu_threads(THREADS):
+            frames = torch.from_numpy(before), torch.from_numpy(after)
+            labels = self._labeller.label(*frames)
+            entries = {self.key: self._shaped(labels.codes.cpu().numpy())}
+            if self._confidence:
+                assert labels.margin is not None
+                entries[f"{self.key}_confidence"] = self._shaped(labels.margin.float().cpu().numpy())
+            if self._reconstruction:
+                entries[f"{self.key}_reconstruction"] = self._draw(frames[0], labels.codes)
         return entries
 
     def blank(self, count: int) -> dict[str, np.ndarray]:
@@ -105,10 +106,9 @@ class Annotator:
     @torch.inference_mode()
     def _draw(self, before: Tensor, codes: Tensor) -> np.ndarray:
         assert isinstance(self.model, Dreamer)
-        with cpu_threads(THREADS):
-            state = self.model.begin(Clips(before.to(codes.device)[:, None]))
-            drawn = self.model.step(state, codes)[1].frame  # (N, C, H', W')
-            picture: np.ndarray = drawn.mul(255).round().byte().movedim(1, -1).cpu().numpy()
+        state = self.model.begin(Clips(before.to(codes.device)[:, None]))
+        drawn = self.model.step(state, codes)[1].frame  # (N, C, H', W')
+        picture: np.ndarray = drawn.mul(255).round().byte().movedim(1, -1).cpu().numpy()
         return picture
 
     @torch.inference_mode()

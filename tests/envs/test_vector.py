@@ -12,6 +12,7 @@ import pytest
 import torch
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lapa.config import load_config
 from lapa.data.frames import FrameFormat
@@ -216,6 +217,36 @@ def test_what_is_drawn_is_told_too(toy: str) -> None:
         drawn.append(a)
     assert not drawn[0].any()
     assert len(np.unique(drawn[1])) > 5
+
+
+class ThreadsSeen(TorchDispatchMode):
+    """Notes, for each operation on tensors, on how many threads it may compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts.add(torch.get_num_threads())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_computed_on_several_threads(mode: AutoresetMode, toy: str) -> None:
+    envs = LatentActionVectorWrapper(
+        SyncVectorEnv(restless(), autoreset_mode=mode), toy, confidence=True, reconstruction=True
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadsSeen() as seen:
+            for _ in run(envs, mode, 20):
+                pass
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    # Threads that wait for their next part of an operation keep games from the cores that they play on.
+    assert seen.counts == {1}
 
 
 def test_the_mask_that_the_caller_gives_is_still_his(toy: str) -> None:
