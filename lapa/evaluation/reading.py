@@ -107,7 +107,7 @@ def fit_reader(
         labels.insert(0, actions)
     probes = fit_linear((seen, each) for each in labels)
     columns, bias, names = [], [], []
-    if len(probes) > len(told):
+    if len(probes) > len(told):  # the first one reads the action
         fitted = probes.pop(0)
         two = len(fitted.classes_) == 2
         # Of two classes there is one score, that of the second against the first.
