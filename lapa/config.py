@@ -28,6 +28,7 @@ PLUGIN_SECTIONS: dict[str, registry.Registry[Any]] = {
     "quantizer": registry.quantizers,
     "conditioner": registry.conditioners,
     "decoder": registry.decoders,
+    "frame_decoder": registry.frame_decoders,
 }
 """Keys of a section ``model`` that name a plugin, where the system has them."""
 RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {

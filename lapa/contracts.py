@@ -3,7 +3,7 @@
 A :class:`System` is a model family: what it wants of the recordings, its forward pass, its loss. The engine trains any
 of them. What else it can do it says by what it derives from: a :class:`Coder` gives codes, a :class:`Drawer` draws
 frames, a :class:`Dreamer` continues a game by itself. An :class:`Encoder`, a :class:`Quantizer`, a
-:class:`Conditioner` and a :class:`Decoder` are parts that systems pick by name.
+:class:`Conditioner`, a :class:`Decoder` and a :class:`FrameDecoder` are parts that systems pick by name.
 
 Shape legend, used throughout the project:
 
@@ -530,6 +530,26 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, current: Tensor, latent: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] and (B, D, h, w), any h w down to 1 x 1 -> (B, C, H, W), not clipped to [0, 1].
+
+        In eval mode, a row of a batch does not depend on the others.
+        """
+
+
+class FrameDecoder(nn.Module, ABC):
+    """Predicts a frame from its latent grid alone.
+
+    Subclasses take ``(config, *, channels, frame_size, grid, latent_dim)`` and carry a frozen dataclass ``Config``.
+    ``channels`` and ``frame_size`` are the C and (H, W) of the frames, ``grid`` is the (h, w) of the latent.
+    """
+
+    Config: ClassVar[type[Any]]
+
+    def start(self, dataset: ClipDataset) -> None:  # most measure nothing
+        """Called once before training, with the training clips; what it measures must be kept in buffers."""
+
+    @abstractmethod
+    def forward(self, latent: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, C, H, W) in [0, 1], both ends of which it can reach.
 
         In eval mode, a row of a batch does not depend on the others.
         """

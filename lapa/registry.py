@@ -13,7 +13,7 @@ import importlib
 from importlib import metadata
 from typing import Generic, TypeVar
 
-from lapa.contracts import Conditioner, Decoder, Encoder, Quantizer, System
+from lapa.contracts import Conditioner, Decoder, Encoder, FrameDecoder, Quantizer, System
 from lapa.errors import RegistryError
 
 Member = TypeVar("Member")
@@ -144,4 +144,5 @@ encoders: Registry[Encoder] = Registry("encoder", Encoder)
 quantizers: Registry[Quantizer] = Registry("quantizer", Quantizer)
 conditioners: Registry[Conditioner] = Registry("conditioner", Conditioner)
 decoders: Registry[Decoder] = Registry("decoder", Decoder)
+frame_decoders: Registry[FrameDecoder] = Registry("frame_decoder", FrameDecoder)
 systems: Registry[System] = Registry("system", System, ("Config", "Loss"))

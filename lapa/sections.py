@@ -27,11 +27,18 @@ def build(members: registry.Registry[Any], section: dict[str, Any], **facts: Any
     """The plugin that a section names, made with its options and with facts such as ``latent_dim``.
 
     Raises:
-        ConfigError: as :func:`plugin_config`.
-        RegistryError: likewise.
+        ConfigError: as :func:`plugin_config`, or the options do not fit the facts.
+        RegistryError: as :func:`plugin_config`.
     """
-    cls = members.get(section["name"])
-    return cls(plugin_config(members, section), **facts)
+    options = plugin_config(members, section)
+    try:
+        return members.get(section["name"])(options, **facts)
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        names = {field.name for field in dataclasses.fields(options)}
+        dot = "." if str(error).partition(":")[0] in names else ": "
+        raise ConfigError(f"model.{members.role}{dot}{error}") from None
 
 
 def build_encoder(section: dict[str, Any], *, frames: int, **facts: Any) -> Encoder:
@@ -49,10 +56,7 @@ def build_encoder(section: dict[str, Any], *, frames: int, **facts: Any) -> Enco
             f"model.encoder.name: '{section['name']}' sees two frames, and {frames} are wanted; take another, or give "
             "its __init__ an argument frames"
         )
-    try:
-        encoder: Encoder = build(registry.encoders, section, **facts)
-    except ValueError as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(f"model.encoder: {error}") from None
+    encoder: Encoder = build(registry.encoders, section, **facts)
     return encoder
 
 

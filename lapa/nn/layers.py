@@ -85,6 +85,18 @@ def down_block(before: int, after: int) -> nn.Sequential:
     )
 
 
+class PlainResidualBlock(nn.Module):
+    """Two convolutions, 3x3 unless told otherwise, each after its ReLU, added to their input; no batch norm."""
+
+    def __init__(self, width: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, kernel, padding=kernel // 2)
+        self.second = nn.Conv2d(width, width, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.relu(self.first(torch.relu(x))))
+
+
 class Upsampler(nn.Module):
     """Transposed convolutions that undo :func:`halved` exactly: each layer returns the size that is asked for.
 

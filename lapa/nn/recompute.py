@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(model: nn.Module, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """What a part of a model gives; in training its activations are not kept but computed once more when needed."""
+    if not model.training:
+        return part(*inputs)
+    contexts = functools.partial(recomputation_contexts, model)
+    output: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
+    return output
 
 
 def recomputation_contexts(model: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

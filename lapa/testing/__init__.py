@@ -20,6 +20,7 @@ from lapa.testing.parts import (
     check_conditioner,
     check_decoder,
     check_encoder,
+    check_frame_decoder,
     check_quantizer,
     options_are_a_frozen_dataclass,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "check_conditioner",
     "check_decoder",
     "check_encoder",
+    "check_frame_decoder",
     "check_quantizer",
     "check_system",
     "options_are_a_frozen_dataclass",

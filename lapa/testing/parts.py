@@ -1,4 +1,4 @@
-"""The contract sweep of encoders, quantizers, conditioners and decoders.
+"""The contract sweep of encoders, quantizers, conditioners, decoders and frame decoders.
 
 Each check is a function of its own, so that a test can be parametrized by :data:`CHECKS`.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lapa.contracts import Conditioner, Decoder, Encoder, Quantized, Quantizer
+from lapa.contracts import Conditioner, Decoder, Encoder, FrameDecoder, Quantized, Quantizer
 from lapa.data.frames import to_float
 from lapa.nn.layers import over_grid
 
@@ -21,6 +21,10 @@ LATENT_DIM = 8
 FEATURES = 32
 FRAME_SIZES = ((210, 160), (84, 84), (64, 64), (144, 160))
 LATENT_GRIDS = ((7, 5), (1, 1), (1, 4))
+GRID = (5, 4)
+"""Of a frame of 18 x 16, each place of which is 4 pixels wide."""
+FITTING_STEPS = 300
+"""In which a frame decoder must learn to tell black from white."""
 STEPS = 50
 """Directions in which a latent is moved by its margin."""
 
@@ -54,6 +58,7 @@ class Subject:
             "quantizer": [(2, LATENT_DIM, 7, 5)],
             "conditioner": [(2, FEATURES, 7, 5), (2, LATENT_DIM, 7, 5)],
             "decoder": [(2, 1, 210, 160), (2, LATENT_DIM, 7, 5)],
+            "frame_decoder": [(2, LATENT_DIM, *GRID)],
         }[self.role]
         return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
@@ -85,6 +90,10 @@ _ROLES: dict[type, tuple[str, dict[str, Any]]] = {
     Decoder: (
         "decoder",
         {"channels": 1, "frame_size": (210, 160), "latent_dim": LATENT_DIM, "make_conditioner": added},
+    ),
+    FrameDecoder: (
+        "frame_decoder",
+        {"channels": 1, "frame_size": (18, 16), "grid": GRID, "latent_dim": LATENT_DIM},
     ),
 }
 
@@ -125,6 +134,19 @@ def check_decoder(cls: type[Decoder], config: Any = None) -> None:
         AssertionError: it breaks the contract; the message says how.
     """
     _run_all("decoder", cls, Decoder, config)
+
+
+def check_frame_decoder(cls: type[FrameDecoder], config: Any = None) -> None:
+    """Runs all checks of a frame decoder.
+
+    Args:
+        cls: the frame decoder.
+        config: an instance of its ``Config`` for places of 4 x 4 pixels; the default if None.
+
+    Raises:
+        AssertionError: it breaks the contract; the message says how.
+    """
+    _run_all("frame_decoder", cls, FrameDecoder, config)
 
 
 def _run_all(role: str, cls: type[Any], contract: type[Any], config: Any) -> None:
@@ -414,6 +436,40 @@ def decoder_keeps_the_size(subject: Subject) -> None:
                 require(bool(output.isfinite().all()), f"frames of {size} give a prediction that is not finite")
 
 
+def frame_decoder_gives_frames(subject: Subject) -> None:
+    """Frames have the size and the channels that were asked for, in [0, 1]; a row does not depend on the others."""
+    for channels in (1, 3):
+        decoder = subject.make(channels=channels).eval()
+        latent = 3 * torch.randn(4, LATENT_DIM, *GRID)
+        with torch.no_grad():
+            frames = decoder(latent)
+            alone = decoder(latent[:1])
+        require(tuple(frames.shape) == (4, channels, 18, 16), f"frames are {tuple(frames.shape)}, not (4, C, 18, 16)")
+        inside = bool(frames.isfinite().all()) and float(frames.min()) >= 0 and float(frames.max()) <= 1
+        require(inside, "frames have values outside of [0, 1]")
+        require(torch.allclose(frames[:1], alone, atol=1e-5), "in eval mode a row depends on the others of its batch")
+
+
+def frame_decoder_reaches_black_and_white(subject: Subject) -> None:
+    """It learns to give a black frame for one latent and a white one for another.
+
+    With a ReLU before its sigmoid, it would never get below 0.5.
+    """
+    decoder = subject.make()
+    latent = torch.randn(2, LATENT_DIM, *GRID)
+    wanted = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 1, 18, 16)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=3e-3)
+    for _ in range(FITTING_STEPS):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(decoder(latent), wanted).backward()
+        optimizer.step()
+    with torch.no_grad():
+        black, white = decoder.eval()(latent)
+    reached = f"{float(black.mean()):.2f} for black and {float(white.mean()):.2f} for white"
+    spans = float(black.mean()) < 0.1 and float(white.mean()) > 0.9
+    require(spans, f"frames do not span [0, 1]: it learns {reached}; leave out a ReLU before the last sigmoid")
+
+
 def current_frame_matters(subject: Subject) -> None:
     """Another current frame gives another prediction, even if the two differ in one corner only."""
     decoder = subject.make().eval()
@@ -452,6 +508,11 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         conditioner_keeps_the_shape,
         every_place_of_the_latent_steers,
         rows_of_a_batch_stay_apart,
+    ),
+    "frame_decoder": (
+        *_EVERY_ROLE,
+        frame_decoder_gives_frames,
+        frame_decoder_reaches_black_and_white,
     ),
     "decoder": (
         *_EVERY_ROLE,

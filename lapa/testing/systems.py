@@ -284,8 +284,9 @@ def abilities_are_as_they_say(subject: SystemSubject) -> None:
     height, width = system.format.size
     shape = (4, system.format.channels, height, width)
     codes = None
-    if isinstance(system, Coder) and system.quantizer.num_codes is not None and system.track == "codes":
-        codes = Labeller(system)(clips.current, clips.next)
+    if isinstance(system, Coder) and system.quantizer.num_codes is not None:
+        seen = clips.frames.unbind(1)
+        codes = Labeller(system)(*(seen[-2:] if system.track == "codes" else seen[-1:]))
         require(tuple(codes.shape[1:]) == system.code_grid, f"codes are {tuple(codes.shape[1:])}, not code_grid")
     if isinstance(system, Drawer):
         for given in (None, codes):

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lapa.data.clips import ClipDataset
-from lapa.data.splits import evenly_spaced
 from lapa.sections import require
+from lapa_plugins.decoders.colors import common_colors
 from lapa_plugins.decoders.halving import Base
 from lapa_plugins.decoders.unet import UNetDecoder
-
-SAMPLE = 512
-"""The colours are counted on this many frames."""
 
 
 class PaletteDecoder(UNetDecoder):
@@ -57,10 +54,8 @@ class PaletteDecoder(UNetDecoder):
     def start(self, dataset: ClipDataset) -> None:
         """Measures the colours too."""
         super().start(dataset)
-        frames = dataset[evenly_spaced(len(dataset), SAMPLE)].current  # (N, C, H, W) uint8
-        found, counts = frames.movedim(1, -1).flatten(0, 2).unique(dim=0, return_counts=True)
-        common = found[counts.argsort(descending=True, stable=True)[: len(self.colors)]]
-        self.colors[: len(common)] = common.to(self.colors) / 255
+        common = common_colors(dataset, len(self.colors))
+        self.colors[: len(common)] = common.to(self.colors)
 
     def on_base(self, drawn: Tensor, current: Tensor) -> Tensor:
         """(B, K + 1, H, W) and (B, C, H, W) -> (B, C, H, W)."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from lapa.nn.layers import PlainResidualBlock
 from lapa_plugins.encoders.halving import HalvingConfig, HalvingEncoder
 
 
@@ -28,15 +28,3 @@ class ImpalaEncoder(HalvingEncoder):
 
     def last(self) -> Iterable[nn.Module]:
         yield nn.ReLU()
-
-
-class PlainResidualBlock(nn.Module):
-    """Two 3x3 convolutions, each after its ReLU, added to their input."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(torch.relu(self.first(torch.relu(x))))

@@ -71,7 +71,7 @@ def test_every_encoder_takes_any_number_of_frames_or_says_why_not(name: str, fra
 
 @pytest.mark.parametrize("name", ["conv", "residual", "impala", "patch"])
 def test_one_frame_has_no_difference_to_see(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"model\.encoder: sees: one frame has no difference; take frames"):
+    with pytest.raises(ConfigError, match=r"model\.encoder\.sees: one frame has no difference; take frames"):
         build(name, 1, sees="difference")
 
 

@@ -52,13 +52,26 @@ def test_the_example_meets_the_contract(example: ModuleType, given: str) -> None
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["model.quantizer.name=ema"], ["model.decoder.mean_frame=true"], ["model.tokens=2"]], ids=str
+    ("preset", "overrides"),
+    [
+        ("debug", []),
+        ("debug", ["model.quantizer.name=ema"]),
+        ("debug", ["model.decoder.mean_frame=true"]),
+        ("debug", ["model.tokens=2"]),
+        ("tokenizer_debug", []),
+        ("tokenizer_debug", ["model.quantizer.name=residual", "model.quantizer.num_codes=16", "loss.worst=0.1"]),
+        ("tokenizer_debug", ["model.frame_decoder.name=upsample", "model.frame_decoder.output=palette"]),
+        ("tokenizer_debug", ["model.quantizer.name=continuous", "model.encoder.name=residual"]),
+    ],
+    ids=str,
 )
-def test_every_built_in_family_meets_the_contract(overrides: list[str]) -> None:
-    presets = {"latent_action": "debug"}
-    for name in registry.systems.names():
-        config = load_config(presets[name], overrides=overrides)
-        check_system(registry.systems.get(name), config.model, config.loss)
+def test_every_built_in_family_meets_the_contract(preset: str, overrides: list[str]) -> None:
+    config = load_config(preset, overrides=overrides)
+    check_system(registry.systems.get(config.system), config.model, config.loss)
+
+
+def test_every_built_in_family_is_checked() -> None:
+    assert registry.systems.names() == ["latent_action", "tokenizer"]
 
 
 def test_codes_of_one_family_are_a_track_that_another_trains_on(

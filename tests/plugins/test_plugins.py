@@ -22,6 +22,7 @@ REGISTRIES = {
     "quantizer": registry.quantizers,
     "conditioner": registry.conditioners,
     "decoder": registry.decoders,
+    "frame_decoder": registry.frame_decoders,
 }
 MEMBERS = [(role, name) for role, members in REGISTRIES.items() for name in members.names()]
 
@@ -49,14 +50,15 @@ def test_the_options_are_a_frozen_dataclass_with_defaults(role, name):
 @every_member
 def test_the_options_survive_a_round_trip_through_the_run_configuration(role, name):
     defaults = dataclasses.asdict(REGISTRIES[role].get(name).Config())
-    config = load_config("breakout", overrides=[f"model.{role}.name={name}"])
+    preset = "tokenizer_debug" if role == "frame_decoder" else "breakout"
+    config = load_config(preset, overrides=[f"model.{role}.name={name}"])
     section = getattr(config.model, role)
     assert section.keys() == {"name", *defaults}
     assert section["name"] == name
     assert config_from_dict(config_to_dict(config)) == config
 
 
-@pytest.mark.parametrize("name", registry.encoders.names())
+@pytest.mark.parametrize("name", sorted({*registry.encoders.names()} - {"strided"}))  # its grid is four times as fine
 def test_the_reference_grid_is_seven_by_five(name):
     assert Subject(registry.encoders.get(name)).make().grid((210, 160)) == (7, 5)
 

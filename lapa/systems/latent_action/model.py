@@ -14,13 +14,11 @@ Shapes: B batch, C channels (1 grey, 3 RGB), H W frame, D latent width, h w late
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from lapa import registry
 from lapa.contracts import (
@@ -41,12 +39,12 @@ from lapa.contracts import (
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat, to_float
 from lapa.errors import DataError
-from lapa.metrics.codes import perplexity
 from lapa.metrics.pixels import mean_ssim, psnr_db, squared_errors
 from lapa.nn.layers import TokenPool
 from lapa.nn.perceptual import PerceptualLoss
-from lapa.nn.recompute import recomputation_contexts
+from lapa.nn.recompute import recomputed
 from lapa.sections import build, build_encoder
+from lapa.systems.coding import code_counts, code_metrics
 from lapa.systems.latent_action.config import LossConfig, ModelConfig
 from lapa.systems.latent_action.losses import loss_terms, make_perceptual
 
@@ -132,11 +130,7 @@ class LatentActionModel(Coder, Drawer, Dreamer):
         return prediction
 
     def _run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        if not (self.activation_checkpointing and self.training):
-            return part(*inputs)
-        contexts = functools.partial(recomputation_contexts, self)
-        output: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
-        return output
+        return recomputed(self, part, *inputs) if self.activation_checkpointing else part(*inputs)
 
     # What the engine asks
 
@@ -161,10 +155,7 @@ class LatentActionModel(Coder, Drawer, Dreamer):
         }
         if not self.training:
             means["copy_mse"] = squared_errors(current, following).mean()
-        if output.quantized.codes is None:
-            return Readings(means)
-        codes = self.quantizer.distinct(output.quantized.codes)
-        return Readings(means, {"codebook": torch.bincount(codes.flatten(), minlength=self.quantizer.num_distinct)})
+        return Readings(means, code_counts(self.quantizer, output.quantized))
 
     def sampled_readings(self, output: ModelOutput, inputs: tuple[Tensor, ...]) -> Readings:
         before, after = (frames.cpu().numpy() for frames in inputs)
@@ -180,10 +171,7 @@ class LatentActionModel(Coder, Drawer, Dreamer):
                 means |= {"recon/mse": mse, "recon/copy_psnr_db": psnr_db(copy_mse)}
         if mse is not None:
             means["recon/psnr_db"] = psnr_db(mse)
-        if (used := counts.get("codebook")) is not None:
-            group = "quantizer" if stage == "train" else "codebook"
-            means |= {f"{group}/codes_used": float((used > 0).sum()), f"{group}/perplexity": perplexity(used)}
-        return super().metrics(stage, means, counts)
+        return super().metrics(stage, means | code_metrics(stage, counts), counts)
 
     def start(self, dataset: ClipDataset, loss: LossConfig) -> None:
         # Not a part of the module: its weights stay as they are, in the file that the user names.

@@ -1,0 +1,1 @@
+"""The tokenizer: a grid of discrete codes for a single frame."""
