@@ -85,9 +85,9 @@ class MirroredDecoder(FrameDecoder):
         require(
             (rows, columns) == (-(-height // down), -(-width // across)),
             "strides",
-            f"with {list(strides_of(config))} and patch {list(config.patch)}, each place of the encoder's grid of {rows} x "
-            f"{columns} becomes {down} x {across} pixels, {rows * down} x {columns * across} in all, and the frame has "
-            f"{height} x {width}; give the decoder the strides and the patch of the encoder",
+            f"with {list(strides_of(config))} and patch {list(config.patch)}, each place of the encoder's grid of "
+            f"{rows} x {columns} becomes {down} x {across} pixels, {rows * down} x {columns * across} in all, and the "
+            f"frame has {height} x {width}; give the decoder the strides and the patch of the encoder",
         )
 
     def start(self, dataset: ClipDataset) -> None:
