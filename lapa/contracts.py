@@ -549,7 +549,20 @@ class FrameDecoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, latent: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, C, H, W) in [0, 1], both ends of which it can reach.
+        """(B, D, h, w) -> (B, O, H, W), what is predicted of each pixel: its C channels, or what they come from.
 
         In eval mode, a row of a batch does not depend on the others.
         """
+
+    def to_frame(self, outputs: Tensor) -> Tensor:
+        """What :meth:`forward` gave -> (B, C, H, W) in [0, 1], both ends of which it can reach."""
+        return outputs
+
+    def pixel_errors(self, outputs: Tensor, frame: Tensor) -> Tensor:
+        """How wrong each pixel is: (B, H, W), not negative, the squared error by default.
+
+        Args:
+            outputs: what :meth:`forward` gave.
+            frame: (B, C, H, W) in [0, 1], the true one.
+        """
+        return (self.to_frame(outputs).float() - frame).square().mean(1)

@@ -442,11 +442,14 @@ def frame_decoder_gives_frames(subject: Subject) -> None:
         decoder = subject.make(channels=channels).eval()
         latent = 3 * torch.randn(4, LATENT_DIM, *GRID)
         with torch.no_grad():
-            frames = decoder(latent)
-            alone = decoder(latent[:1])
+            frames = decoder.to_frame(decoder(latent))
+            alone = decoder.to_frame(decoder(latent[:1]))
+            errors = decoder.pixel_errors(decoder(latent), torch.rand(4, channels, 18, 16))
         require(tuple(frames.shape) == (4, channels, 18, 16), f"frames are {tuple(frames.shape)}, not (4, C, 18, 16)")
         inside = bool(frames.isfinite().all()) and float(frames.min()) >= 0 and float(frames.max()) <= 1
         require(inside, "frames have values outside of [0, 1]")
+        sound = tuple(errors.shape) == (4, 18, 16) and bool(errors.isfinite().all()) and float(errors.min()) >= 0
+        require(sound, f"pixel_errors must be (4, 18, 16), finite and not negative, not {tuple(errors.shape)}")
         require(torch.allclose(frames[:1], alone, atol=1e-5), "in eval mode a row depends on the others of its batch")
 
 
@@ -461,10 +464,10 @@ def frame_decoder_reaches_black_and_white(subject: Subject) -> None:
     optimizer = torch.optim.Adam(decoder.parameters(), lr=3e-3)
     for _ in range(FITTING_STEPS):
         optimizer.zero_grad()
-        nn.functional.mse_loss(decoder(latent), wanted).backward()
+        decoder.pixel_errors(decoder(latent), wanted).mean().backward()
         optimizer.step()
     with torch.no_grad():
-        black, white = decoder.eval()(latent)
+        black, white = decoder.eval().to_frame(decoder(latent))
     reached = f"{float(black.mean()):.2f} for black and {float(white.mean()):.2f} for white"
     spans = float(black.mean()) < 0.1 and float(white.mean()) > 0.9
     require(spans, f"frames do not span [0, 1]: it learns {reached}; leave out a ReLU before the last sigmoid")

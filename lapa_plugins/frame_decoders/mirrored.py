@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lapa.contracts import FrameDecoder
 from lapa.data.clips import ClipDataset
@@ -98,7 +99,25 @@ class MirroredDecoder(FrameDecoder):
 
     def forward(self, latent: Tensor) -> Tensor:
         height, width = self.frame_size
-        drawn = unpatched(self.layers(latent), self.patch)[..., :height, :width]
+        return unpatched(self.layers(latent), self.patch)[..., :height, :width]
+
+    def to_frame(self, outputs: Tensor) -> Tensor:
+        """Channels by their sigmoid; or the mean colour of each pixel."""
         if self.colors is None:
-            return torch.sigmoid(drawn)
-        return torch.einsum("bkhw,kc->bchw", drawn.float().softmax(1), self.colors.float())
+            return torch.sigmoid(outputs)
+        return torch.einsum("bkhw,kc->bchw", outputs.float().softmax(1), self.colors.float())
+
+    def pixel_errors(self, outputs: Tensor, frame: Tensor) -> Tensor:
+        """The squared error; with a palette, the cross-entropy of each pixel's nearest colour, in nats.
+
+        A squared error has hardly a gradient where a wrong colour is sure.
+        """
+        if self.colors is None:
+            return super().pixel_errors(outputs, frame)
+        return F.cross_entropy(outputs.float(), nearest_colors(frame, self.colors), reduction="none")
+
+
+def nearest_colors(frame: Tensor, colors: Tensor) -> Tensor:
+    """(B, C, H, W) and (K, C) -> (B, H, W) int64, the colour nearest to each pixel."""
+    products = torch.einsum("bchw,kc->bkhw", frame, colors)
+    return (colors.square().sum(1)[:, None, None] - 2 * products).argmin(1)

@@ -34,9 +34,9 @@ class LossConfig:
     """Weights of the loss terms.
 
     Attributes:
-        reconstruction: weight of the mean squared error.
+        reconstruction: weight of the mean error of all pixels; which error it is, the frame decoder says.
         quantizer: weight of the quantizer's own loss.
-        worst: weight of the mean squared error of each frame's worst pixels; small things such as a ball are among
+        worst: weight of the mean error of each frame's worst pixels; small things such as a ball are among
             these until they are predicted.
         worst_share: how many of a frame's pixels are its worst, as a share.
     """

@@ -33,12 +33,12 @@ class TokenizerOutput:
     """What one forward pass gives.
 
     Attributes:
-        reconstruction: (B, C, H, W) in [0, 1], the frame as predicted from its codes.
+        outputs: (B, O, H, W), what the frame decoder says of each pixel.
         encoding: (B, D, h, w) float, the latent before quantization.
         quantized: the latent after it, the codes, and the quantizer's loss.
     """
 
-    reconstruction: Tensor
+    outputs: Tensor
     encoding: Tensor
     quantized: Quantized
 
@@ -102,7 +102,11 @@ class Tokenizer(Coder, Drawer):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, h, w * n) -> the frame (B, C, H, W) in [0, 1]."""
-        frame: Tensor = self.frame_decoder(self.quantizer.codes_to_latent(codes))
+        return self.reconstruction(self.frame_decoder(self.quantizer.codes_to_latent(codes)))
+
+    def reconstruction(self, outputs: Tensor) -> Tensor:
+        """What the frame decoder said of each pixel -> (B, C, H, W) float in [0, 1]."""
+        frame: Tensor = self.frame_decoder.to_frame(outputs)
         return frame.float()
 
     def _run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -118,20 +122,21 @@ class Tokenizer(Coder, Drawer):
         return (to_float(clips.next),)
 
     def terms(self, output: TokenizerOutput, inputs: tuple[Tensor, ...], loss: LossConfig, progress: float) -> Terms:
-        return loss_terms(output.reconstruction, output.quantized, inputs[0], loss)
+        return loss_terms(self.frame_decoder.pixel_errors(output.outputs, inputs[0]), output.quantized, loss)
 
     def readings(self, output: TokenizerOutput, inputs: tuple[Tensor, ...]) -> Readings:
         (frame,) = inputs
         means = {
             **{f"quantizer/{name}": value for name, value in output.quantized.metrics.items()},
-            "mse": squared_errors(output.reconstruction, frame).mean(),
+            "mse": squared_errors(self.reconstruction(output.outputs), frame).mean(),
         }
         if not self.training:
             means["mean_mse"] = squared_errors(self.mean_frame.expand_as(frame), frame).mean()
         return Readings(means, code_counts(self.quantizer, output.quantized))
 
     def sampled_readings(self, output: TokenizerOutput, inputs: tuple[Tensor, ...]) -> Readings:
-        similarity = mean_ssim(output.reconstruction.float().cpu().numpy(), inputs[0].cpu().numpy())
+        reconstruction = self.reconstruction(output.outputs)
+        similarity = mean_ssim(reconstruction.cpu().numpy(), inputs[0].cpu().numpy())
         return Readings({"recon/ssim": torch.tensor(similarity, device=inputs[0].device)})
 
     def metrics(self, stage: str, means: dict[str, float], counts: dict[str, Tensor]) -> dict[str, float]:
@@ -158,7 +163,7 @@ class Tokenizer(Coder, Drawer):
         return self.quantizer.reseed_unused(output.encoding.detach())
 
     def pictures(self, output: TokenizerOutput, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        return {"frame": inputs[0], "reconstruction": output.reconstruction}
+        return {"frame": inputs[0], "reconstruction": self.reconstruction(output.outputs)}
 
     def outcome(self, best: dict[str, float]) -> str:
         return (
@@ -188,5 +193,4 @@ class Tokenizer(Coder, Drawer):
         """(B, C, H, W) in [0, 1], the last frame of each clip, predicted from its own codes or from (B, h, w * n)."""
         if codes is not None:
             return self.decode(codes)
-        reconstruction: Tensor = self(*self.inputs(clips)).reconstruction
-        return reconstruction.float()
+        return self.reconstruction(self(*self.inputs(clips)).outputs)
