@@ -100,6 +100,31 @@ class Facts:
     code_grid: tuple[int, int] | None = None
 
 
+class Progress(float):
+    """Share of the training that is done, in [0, 1]: a float, so a family that needs no more may treat it as one.
+
+    Args:
+        share: where there is a time limit, of the time or of the steps, whichever is more.
+
+    Attributes:
+        step: optimizer steps taken so far.
+        epochs: passes over the training clips so far.
+    """
+
+    step: int
+    epochs: float
+
+    def __new__(cls, share: float = 0.0, step: int = 0, epochs: float = 0.0) -> Progress:
+        made = super().__new__(cls, share)
+        made.step, made.epochs = step, epochs
+        return made
+
+    @classmethod
+    def of(cls, progress: float) -> Progress:
+        """The same progress; a plain float becomes one at step 0."""
+        return progress if isinstance(progress, Progress) else cls(progress)
+
+
 Terms = dict[str, tuple[float, Tensor]]
 """The terms of a loss by name: weight, and unweighted scalar."""
 
@@ -167,14 +192,15 @@ class System(nn.Module, ABC):
         """One pass, under autocast; what it returns is for the other methods alone."""
 
     @abstractmethod
-    def terms(self, output: Any, inputs: tuple[Tensor, ...], loss: Any, progress: float) -> Terms:
+    def terms(self, output: Any, inputs: tuple[Tensor, ...], loss: Any, progress: Progress) -> Terms:
         """The loss of one batch, outside of autocast.
 
         Args:
             output: what :meth:`forward` returned.
             inputs: what it was given.
             loss: an instance of ``Loss``.
-            progress: share of the training that is done, in [0, 1].
+            progress: share of the training that is done, in [0, 1], with its steps and epochs; a family that needs the
+                share alone may take a ``float``. In a validation it is that of the step before.
         """
 
     def readings(self, output: Any, inputs: tuple[Tensor, ...]) -> Readings:
@@ -204,8 +230,8 @@ class System(nn.Module, ABC):
             ConfigError: what the loss needs cannot be loaded.
         """
 
-    def before_step(self, progress: float) -> None:
-        """Called before each step with the share of the training that is done, in [0, 1]."""
+    def before_step(self, progress: Progress) -> None:
+        """Called before each step with the share of the training that is done, in [0, 1], its steps and epochs."""
 
     def after_step(self) -> None:
         """Called after each step that was taken, for what is not learnt by gradient."""
@@ -231,6 +257,13 @@ class System(nn.Module, ABC):
 
     def warnings(self, best: dict[str, float]) -> list[str]:
         """A sentence for each thing that the best checkpoint's metrics say is wrong."""
+        return []
+
+    def alarms(self, metrics: dict[str, float]) -> list[str]:
+        """A sentence for each thing that a validation's ``metrics`` say is wrong already; it is said at once.
+
+        A sentence that differs from one of the last validation in its figures alone is not said again.
+        """
         return []
 
     def summary(self) -> dict[str, Any]:
@@ -357,7 +390,7 @@ class Quantized:
         latent: (B, D, h, w), what the decoder gets; gradients pass through to the encoder.
         codes: (B, h, w * n) int64 in ``[0, num_codes)``, the n of a place side by side; None when the latent is
             continuous.
-        loss: scalar, the quantizer's own weighted loss.
+        loss: scalar, the quantizer's own weighted loss; always 0 where :attr:`Quantizer.has_loss` is False.
         metrics: detached scalars worth logging.
     """
 
@@ -433,6 +466,14 @@ class Quantizer(nn.Module, ABC):
     def bits(self) -> float:
         """Nominal bits per place of the grid, ``n log2(K)``; ``inf`` when the latent is continuous."""
         return math.inf if self.num_codes is None else self.codes_per_place * math.log2(self.num_codes)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether :attr:`Quantized.loss` is a loss to be minimized; False where it is 0 by design.
+
+        A loss that is exactly 0 for long ends a run as a mistake, unless the quantizer says that it has none.
+        """
+        return True
 
     @property
     def num_distinct(self) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import re
 from typing import Any
 
 from lapa.config import TrainingConfig
 from lapa.errors import TrainingError
+
+FIGURES = re.compile(r"[\d.]+")
 
 
 class NonFiniteGuard:
@@ -90,3 +93,17 @@ class CollapseGuard:
         self.window.clear()
         self.window.extend(state["window"])
         self.warned_at = state["warned_at"]
+
+
+class Alarms:
+    """Lets each alarm be said once, and again only after a validation without it."""
+
+    def __init__(self) -> None:
+        self._last: set[str] = set()
+
+    def new(self, sentences: list[str]) -> list[str]:
+        """Those that differ from all of the call before in more than their figures."""
+        kinds = {sentence: FIGURES.sub("#", sentence) for sentence in sentences}
+        found = [sentence for sentence, kind in kinds.items() if kind not in self._last]
+        self._last = set(kinds.values())
+        return found

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lapa import distributed
 from lapa.config import TrainingConfig
-from lapa.contracts import Clips, System, Terms
+from lapa.contracts import Clips, Progress, System, Terms
 from lapa.device import autocast
 from lapa.engine.schedule import learning_rate
 from lapa.nn.losses import weighted_sum
@@ -42,10 +42,10 @@ class OptimizerStep:
 
         Args:
             clips: this rank's share of the batch, on the device.
-            progress: share of the training that is done, in [0, 1].
+            progress: share of the training that is done, in [0, 1]; a :class:`lapa.contracts.Progress`, or a float.
             stop: tells the number of the signal that this rank has received by then, or 0.
         """
-        options, system = self.options, self.system
+        options, system, progress = self.options, self.system, Progress.of(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(options, progress)
         before = [buffer.clone() for buffer in system.buffers()]
@@ -99,6 +99,7 @@ class StepResult:
 
     Attributes:
         metrics: ``train/*``, after :meth:`finish`.
+        weights: of each term of the loss, by name.
         counts: of the readings, in sum, on the CPU.
         is_finite: whether the step was taken.
         stop: not 0 if a rank has received a signal.
@@ -107,6 +108,7 @@ class StepResult:
 
     def __init__(self, system: System) -> None:
         self.metrics: dict[str, float] = {}
+        self.weights: dict[str, float] = {}
         self.counts: dict[str, Tensor] = {}
         self.is_finite = False
         self.stop = 0
@@ -120,6 +122,7 @@ class StepResult:
         """Counts one part of the batch."""
         readings = self._system.readings(output, inputs)
         values = {"loss/total": total, **{f"loss/{name}": term for name, (_, term) in terms.items()}, **readings.means}
+        self.weights = {name: weight for name, (weight, _) in terms.items()}
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
         for name, counts in readings.counts.items():

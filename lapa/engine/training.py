@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from lapa import distributed
 from lapa.config import Config
-from lapa.contracts import Coder, System
+from lapa.contracts import Coder, Progress, System
 from lapa.data.clips import ClipSampler
 from lapa.data.feed import Feed, place
 from lapa.data.files import atomic_file
@@ -28,7 +28,7 @@ from lapa.data.store import FrameStore
 from lapa.device import check_compiler, set_cpu_arithmetic
 from lapa.engine.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
 from lapa.engine.facts import run_facts
-from lapa.engine.guards import CollapseGuard, NonFiniteGuard
+from lapa.engine.guards import Alarms, CollapseGuard, NonFiniteGuard
 from lapa.engine.metering import Meter, training_bar, update_bar
 from lapa.engine.randomness import rng_state, seed_everything, set_rng_state
 from lapa.engine.run_folder import find_run, prepare_folder
@@ -140,6 +140,7 @@ class Run:
         )
         train_set, val_set = make_datasets(config, store, self.split)
         self.step = resumed["step"] if resumed else 0
+        self.steps_per_epoch = len(train_set) // options.batch_size
         sampler = ClipSampler(
             len(train_set),
             options.batch_size,
@@ -174,6 +175,7 @@ class Run:
         self.collapse = CollapseGuard(
             options, self.system.quantizer.num_codes if isinstance(self.system, Coder) else None
         )
+        self.alarms = Alarms()
         self.best: dict[str, float] = {}
         self.feed = Feed(train_set, sampler, device, options.num_workers)
         self.clock = Clock(options, before=resumed["training"]["elapsed"] if resumed else 0.0)
@@ -243,10 +245,12 @@ class Run:
         if warning := self.collapse.watch(self.step, math.inf if counts is None else perplexity(counts)):
             self.notify(warning)
 
-    def progress(self) -> float:
-        """Share of the training that is done; the same on all ranks."""
-        progress = self.clock.progress(self.step)
-        return self._agreed(progress) if self.clock.counts_time else progress
+    def progress(self) -> Progress:
+        """Share of the training that is done, steps and epochs; the same on all ranks."""
+        share = self.clock.progress(self.step)
+        if self.clock.counts_time:
+            share = self._agreed(share)
+        return Progress(share, self.step, self.step / self.steps_per_epoch)
 
     def is_over(self) -> bool:
         """Whether the last step is done; the same on all ranks."""
@@ -259,7 +263,7 @@ class Run:
             return value
         return float(distributed.broadcast(torch.tensor(value, dtype=torch.float64, device=self.device)))
 
-    def should_revive(self, progress: float) -> bool:
+    def should_revive(self, progress: Progress) -> bool:
         """Whether dead codes are moved after this step."""
         options = self.config.training
         due = is_due(self.step, options.reseed_every) and progress < options.reseed_until
@@ -271,10 +275,12 @@ class Run:
         self.trackers.log(self.step, metrics)
         update_bar(bar, self.clock, self.step, metrics, self.system.bar)
 
-    def validate(self, progress: float) -> None:
-        """Validates, and keeps the model if it is the best so far."""
+    def validate(self, progress: Progress) -> None:
+        """Validates, says what is wrong already, and keeps the model if it is the best so far."""
         metrics = self.validator.metrics(progress)
         self.trackers.log(self.step, metrics)
+        for alarm in self.alarms.new(self.system.alarms(metrics)):
+            self.notify(f"WARNING: {alarm}")
         measure = self.system.best
         if measure not in metrics:
             raise ConfigError(f"system: '{self.config.system}' keeps its best by {measure}, which it does not measure")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lapa import distributed
-from lapa.contracts import Readings, System
+from lapa.contracts import Progress, Readings, System
 from lapa.data.clips import ClipDataset
 from lapa.data.splits import evenly_spaced
 from lapa.device import autocast
@@ -46,7 +46,7 @@ class Validator:
     @torch.no_grad()
     def metrics(self, progress: float) -> dict[str, float]:
         """``val/*``: the loss as it is weighed at this share of the training, and the system's readings."""
-        totals = Totals()
+        totals, progress = Totals(), Progress.of(progress)
         for inputs, output in self._batches(self._share(self.max_clips)):
             terms = self.system.terms(output, inputs, self.loss, progress)
             losses = {f"loss/{name}": term for name, (_, term) in terms.items()}

@@ -321,6 +321,14 @@ def quantizer_returns_what_it_says(subject: Subject) -> None:
         require(inside, f"codes lie outside of [0, {quantizer.num_codes})")
 
 
+def has_loss_says_whether_there_is_a_loss(subject: Subject) -> None:
+    """In training, latents that are new to it have a loss, unless the quantizer says that it has none."""
+    quantizer = _warm(subject)
+    loss = float(quantizer(*subject.inputs(seed=3)).loss.detach())
+    require(loss != 0 or not quantizer.has_loss, "the loss is 0: compute it, or let has_loss be False")
+    require(loss == 0 or quantizer.has_loss, f"has_loss is False, but the loss is {loss:.3g}")
+
+
 def different_latents_get_different_codes(subject: Subject) -> None:
     """After the first batch, 70 random latents have more than one code."""
     quantizer = _warm(subject)
@@ -345,7 +353,7 @@ def gradients_reach_the_encoder(subject: Subject) -> None:
     for part in ("latent", "loss"):
         latent = subject.inputs(seed=3)[0].requires_grad_()
         output = getattr(quantizer(latent), part)
-        if part == "loss" and not output.requires_grad:
+        if part == "loss" and not (quantizer.has_loss and output.requires_grad):
             continue
         output.sum().backward()
         passed = latent.grad is not None and bool(latent.grad.isfinite().all()) and bool(latent.grad.any())
@@ -501,6 +509,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "quantizer": (
         *_EVERY_ROLE,
         quantizer_returns_what_it_says,
+        has_loss_says_whether_there_is_a_loss,
         different_latents_get_different_codes,
         codes_lead_back_to_the_latent,
         gradients_reach_the_encoder,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lapa import registry
 from lapa.config import Config, DataConfig, TrainingConfig
-from lapa.contracts import Clips, Coder, Drawer, Dreamer, System
+from lapa.contracts import Clips, Coder, Drawer, Dreamer, Progress, System
 from lapa.data.clips import ClipDataset
 from lapa.data.episodes import Tracks
 from lapa.data.frames import FrameFormat
@@ -120,7 +120,8 @@ class SystemSubject:
         step = OptimizerStep(system, self.loss, self.options)
         found = []
         for number in range(steps):
-            result = step(self.clips[np.arange(BATCH) + number], number / steps)
+            progress = Progress(number / steps, number, number * BATCH / len(self.clips))
+            result = step(self.clips[np.arange(BATCH) + number], progress)
             require(result.is_finite, f"loss or gradient of step {number + 1} is not finite: {result.metrics}")
             found.append(result.metrics)
         return system, found
@@ -128,7 +129,7 @@ class SystemSubject:
     def losses(self, system: System, clips: Clips) -> Tensor:
         """The loss of a batch, as it is weighed half-way."""
         inputs = system.inputs(clips)
-        return weighted_sum(system.terms(system(*inputs), inputs, self.loss, 0.5))
+        return weighted_sum(system.terms(system(*inputs), inputs, self.loss, Progress(0.5)))
 
 
 Check = Callable[[SystemSubject], None]

@@ -34,6 +34,10 @@ class ContinuousQuantizer(Quantizer):
     def num_codes(self) -> None:
         return None
 
+    @property
+    def has_loss(self) -> bool:
+        return self.config.kl > 0
+
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
             mean, log_variance = self.moments(full_precision(latent)).chunk(2, dim=1)

@@ -54,6 +54,10 @@ class EmaQuantizer(CodebookQuantizer):
         self.register_buffer("new_counts", torch.zeros(config.num_codes), persistent=False)
         self.register_buffer("new_sums", torch.zeros_like(codebook), persistent=False)
 
+    @property
+    def has_loss(self) -> bool:
+        return self.config.commitment > 0
+
     def losses(self, flat: Tensor, chosen: Tensor, distances: Tensor) -> dict[str, tuple[float, Tensor]]:
         return {"commitment_loss": (self.config.commitment, F.mse_loss(flat, chosen))}
 

@@ -43,6 +43,10 @@ class FsqQuantizer(Quantizer):
     def num_codes(self) -> int:
         return math.prod(self.config.levels)
 
+    @property
+    def has_loss(self) -> bool:
+        return False
+
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
             bounded = self.bounded(latent)

@@ -60,6 +60,10 @@ class GumbelQuantizer(Quantizer):
     def codes_per_place(self) -> int:
         return self.config.categoricals
 
+    @property
+    def has_loss(self) -> bool:
+        return self.config.entropy > 0
+
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
             logits = self._logits(latent)  # (N, n, K)

@@ -97,6 +97,11 @@ class LfqQuantizer(LibraryQuantizer):
             force_quantization_f32=False,  # in double precision borders are decided for good
         )
         super().__init__(config.num_codes, inner)
+        self.config = config
+
+    @property
+    def has_loss(self) -> bool:
+        return max(self.config.entropy, self.config.commitment) > 0
 
     def decided(self, latent: Tensor) -> Tensor:
         signed, tied = self._signed(latent)

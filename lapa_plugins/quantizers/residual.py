@@ -53,6 +53,10 @@ class ResidualQuantizer(Quantizer):
     def codes_per_place(self) -> int:
         return self.config.depth
 
+    @property
+    def has_loss(self) -> bool:
+        return self.config.commitment > 0
+
     def forward(self, latent: Tensor) -> Quantized:
         with torch.autocast(latent.device.type, enabled=False):
             encoding = self.down(full_precision(latent))

@@ -43,6 +43,10 @@ class VectorQuantizer(CodebookQuantizer):
         self.config = config
         self.codebook = nn.Parameter(normal_codebook(config.num_codes, self.width))
 
+    @property
+    def has_loss(self) -> bool:
+        return max(self.config.codebook, self.config.commitment, self.config.entropy) > 0
+
     def losses(self, flat: Tensor, chosen: Tensor, distances: Tensor) -> dict[str, tuple[float, Tensor]]:
         terms = {
             "codebook_loss": (self.config.codebook, F.mse_loss(chosen, flat.detach())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lapa.config import TrainingConfig
-from lapa.engine.guards import CollapseGuard, NonFiniteGuard
+from lapa.engine.guards import Alarms, CollapseGuard, NonFiniteGuard
 from lapa.errors import TrainingError
 
 
@@ -72,3 +72,12 @@ def test_a_resumed_guard_goes_on_counting() -> None:
     with pytest.raises(TrainingError):
         second.bad(3, "")
     assert second.total == 3
+
+
+def test_an_alarm_is_said_once_whatever_its_figures_and_again_after_it_was_gone() -> None:
+    alarms = Alarms()
+    dark, flat = "the pictures are dark (mean {})", "every frame has the same codes"
+    assert alarms.new([dark.format(0.5)]) == ["the pictures are dark (mean 0.5)"]
+    assert alarms.new([dark.format(0.25), flat]) == [flat]
+    assert alarms.new([flat]) == []
+    assert alarms.new([dark.format(0)]) == ["the pictures are dark (mean 0)"]

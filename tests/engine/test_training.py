@@ -15,7 +15,7 @@ import torch
 
 from lapa import device
 from lapa.config import Config, TrainingConfig, config_from_dict, load_config
-from lapa.contracts import Facts, Terms
+from lapa.contracts import Facts, Progress, Terms
 from lapa.data.frames import FrameFormat
 from lapa.data.packing import open_store
 from lapa.data.store import FrameStore
@@ -452,6 +452,38 @@ def test_a_model_no_better_than_copying_is_said_in_the_summary(
     (warning,) = train(toy_config("training.steps=2"), toy_store, quiet).warnings
     assert "no better" in warning
     assert "than copying the current one does" in warning
+
+
+def test_what_a_validation_finds_wrong_is_said_at_once_and_once(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alarms(self: LatentActionModel, metrics: dict[str, float]) -> list[str]:
+        return [f"held-out frames are drawn with an error of {metrics['val/recon/mse']:.9f}"]
+
+    monkeypatch.setattr(LatentActionModel, "alarms", alarms)
+    said: list[str] = []
+    train(toy_config("training.validate_every=5"), toy_store, said.append)
+    (warning,) = [line for line in said if "held-out frames are drawn" in line]
+    first = next(line for line in log_lines(Path(toy_config().training.out)) if "val/recon/mse" in line)
+    assert warning == f"WARNING: held-out frames are drawn with an error of {first['val/recon/mse']:.9f}"
+
+
+def test_a_system_is_told_share_steps_and_epochs(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, float, int, float]] = []
+
+    def spy(*arguments: Any) -> Terms:
+        progress = arguments[5]
+        assert isinstance(progress, Progress)
+        seen.append((torch.is_grad_enabled(), progress, progress.step, progress.epochs))
+        return loss_terms(*arguments)
+
+    monkeypatch.setattr(latent_action, "loss_terms", spy)
+    train(toy_config("training.steps=5"), toy_store, quiet)
+    expected = [(step / 5, step, step / 4) for step in range(5)]  # 36 clips are 4 batches of 8
+    assert [tuple(each[1:]) for each in seen if each[0]] == expected
+    assert {tuple(each[1:]) for each in seen if not each[0]} == {expected[-1]}
 
 
 def test_a_collapsing_codebook_is_told_while_it_trains(

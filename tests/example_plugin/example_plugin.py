@@ -11,6 +11,8 @@ from lapa import Conditioner, Quantized, Quantizer
 class Signs(Quantizer):
     """A code is the signs of a few linear projections."""
 
+    has_loss = False  # it learns from the reconstruction alone
+
     @dataclasses.dataclass(frozen=True)
     class Config:
         """``bits``: projections."""

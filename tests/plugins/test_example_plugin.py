@@ -178,6 +178,15 @@ class Timid(Sound):
         return latent[:, 0].abs() * 0
 
 
+class Lossless(Sound):
+    def forward(self, latent: torch.Tensor) -> Quantized:
+        return dataclasses.replace(super().forward(latent), loss=latent.new_zeros(()))
+
+
+class Denying(Sound):
+    has_loss = False
+
+
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
@@ -197,6 +206,8 @@ class Timid(Sound):
         (Blocking, "latent passes no gradient to the encoder"),
         (Bold, "changed its code though it moved by less than its margin"),
         (Timid, "margin must not be negative, nor always 0"),
+        (Lossless, "the loss is 0: compute it, or let has_loss be False"),
+        (Denying, r"has_loss is False, but the loss is \d"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -142,10 +142,14 @@ class LatentActionModel(Coder, Drawer, Dreamer):
         return to_float(clips.current), to_float(clips.next)
 
     def terms(self, output: ModelOutput, inputs: tuple[Tensor, ...], loss: LossConfig, progress: float) -> Terms:
+        """The terms of :func:`loss_terms`; that of a quantizer without a loss of its own has the weight 0."""
         current, following = inputs
         if self._perceptual is not None:
             self._perceptual.to(current.device)
-        return loss_terms(output.prediction, output.quantized, current, following, loss, progress, self._perceptual)
+        terms = loss_terms(output.prediction, output.quantized, current, following, loss, progress, self._perceptual)
+        if not self.quantizer.has_loss:
+            terms["quantizer"] = (0.0, output.quantized.loss)
+        return terms
 
     def readings(self, output: ModelOutput, inputs: tuple[Tensor, ...]) -> Readings:
         current, following = inputs
