@@ -50,24 +50,39 @@ class DataConfig:
     """Which recordings are used, and what the model sees of them.
 
     Attributes:
-        root: folder of recorded episodes, a packed store, or a folder of packed stores; or a list of these.
+        root: folder of recorded episodes, of pictures or of videos; a video file; a packed store, or a folder of
+            packed stores; or a list of these.
         store: file of the packed store; null puts it inside ``root``.
         color: ``grey`` (ITU-R 601 luma) or ``rgb``.
         downsample: k; each block of k x k pixels becomes one pixel.
+        resize: rows and columns that every frame is brought to first, such as [64,64]; null keeps the recorded size.
+            Needed for pictures and videos of different sizes.
+        fit: how ``data.resize`` treats another shape: ``crop`` cuts the centre, ``pad`` adds black bars, ``stretch``
+            scales both sides by themselves.
         placement: where the prepared frames are kept during training: on the ``device``, in host ``memory``, or on
             ``disk`` (worker processes read them); ``auto`` takes the first of these with enough room.
         split: shares of the episodes for training, validation and test; they sum to 1. Episodes that begin at one
             named start are dealt by themselves, so that each split has some of them.
-        split_seed: seed of the split.
+        split_seed: seed of the split, and of the clips that ``data.max_frames`` draws.
+        skip_first: number of frames at the beginning of each episode that are not trained on.
+        stride: train on every n-th clip of an episode only.
+        max_frames: largest number of clips of an episode that are trained on, drawn at random; null means all.
+        min_gap: least distance in frames between the beginnings of two of these.
     """
 
     root: Any = "bulk_videos"
     store: str | None = None
     color: Literal["grey", "rgb"] = "grey"
     downsample: int = 1
+    resize: tuple[int, int] | None = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
     placement: Literal["auto", "device", "memory", "disk"] = "auto"
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_seed: int = 0
+    skip_first: int = 0
+    stride: int = 1
+    max_frames: int | None = None
+    min_gap: int = 5
 
     def __post_init__(self) -> None:
         if isinstance(self.root, int | float):  # a folder called 2024, which YAML takes for a number
@@ -76,9 +91,18 @@ class DataConfig:
         require(isinstance(roots, (list, tuple)) and bool(roots), "root", "must be a path, or a list of paths")
         require(all(isinstance(root, str) for root in roots), "root", "must be a path, or a list of paths")
         require(self.downsample >= 1, "downsample", f"must be at least 1, not {self.downsample}")
+        if self.resize is not None:
+            object.__setattr__(self, "resize", tuple(self.resize))
+            sides = len(self.resize) == 2 and min(self.resize) >= 1
+            require(sides, "resize", f"must be [rows,columns] of at least 1 each, not {list(self.resize)}")
         even = min(self.split) > 0 and abs(sum(self.split) - 1) < 1e-6
         require(even, "split", f"must be three positive shares that sum to 1, not {list(self.split)}")
-        require(self.split_seed >= 0, "split_seed", f"must be at least 0, not {self.split_seed}")
+        for name in ("split_seed", "skip_first"):
+            require(getattr(self, name) >= 0, name, f"must be at least 0, not {getattr(self, name)}")
+        for name in ("stride", "min_gap"):
+            require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
+        limited = self.max_frames is None or self.max_frames >= 1
+        require(limited, "max_frames", f"must be at least 1, or null for all clips, not {self.max_frames}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lapa.commands.options import Subparsers, add_data_options, add_split_or_all, command
+from lapa.commands.options import Subparsers, add_data_options, add_split_or_all, command, reading_of
 
 
 def add_evaluate(subparsers: Subparsers) -> None:
@@ -39,7 +39,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from lapa.tracking.jsonl import read_history
 
     checkpoint = load_checkpoint(arguments.checkpoint, arguments.device)
-    store = open_store(arguments.data, arguments.store, strict=arguments.strict)
+    store = open_store(arguments.data, arguments.store, reading=reading_of(checkpoint.config), strict=arguments.strict)
     evaluation = evaluate(checkpoint, store, arguments.split, lag=arguments.lag)
     history = read_history(checkpoint.path.parent / "metrics.jsonl")
     path = write_report(arguments.out, checkpoint, evaluation, history)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lapa.commands.options import DEFAULT_DATASET, Subparsers, add_data_options, command
+from lapa.commands.options import DEFAULT_DATASET, Subparsers, add_data_options, command, reading_of
 
 
 def add_extract(subparsers: Subparsers) -> None:
@@ -31,5 +31,7 @@ def run_extract(arguments: argparse.Namespace) -> None:
     with distributed.process_group(arguments.device) as device:
         checkpoint = load_checkpoint(arguments.checkpoint, device)
         with distributed.main_first():
-            store = open_store(arguments.data, arguments.store, strict=arguments.strict)
+            store = open_store(
+                arguments.data, arguments.store, reading=reading_of(checkpoint.config), strict=arguments.strict
+            )
         extract(checkpoint, store, arguments.out)

@@ -66,7 +66,10 @@ def run_inspect(arguments: argparse.Namespace) -> None:
     found = coverage(game, store, split) if game else []
     lacking = [*missing_tracks(held), *missing(found, held.starts)]
     if not can_be_dealt:
-        lacking.append(f"episodes: train, val and test need one each, and there is {held.episodes}; record more")
+        lacking.append(
+            f"episodes: train, val and test need one each, and there is {held.episodes}; record more, or put "
+            "pictures into at least three folders"
+        )
     if arguments.out:
         with atomic_file(arguments.out) as file:
             file.write(coverage_picture(found, PICTURE))

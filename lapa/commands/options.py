@@ -14,6 +14,7 @@ from lapa.errors import UsageError
 
 if TYPE_CHECKING:
     from lapa.config import Config
+    from lapa.data.frames import Fitting
 
 Subparsers = Any  # argparse's own type for it is private
 DEFAULT_CHECKPOINT = "checkpoints/latent_action/best.pt"
@@ -87,7 +88,10 @@ def add_data_options(parser: argparse.ArgumentParser, *, checkpoint: bool = True
             help="model to use: a file, or one that `lapa models` lists (default: %(default)s)",
         )
     parser.add_argument(
-        "--data", type=Path, default=Path("bulk_videos"), help="recorded episodes (default: %(default)s)"
+        "--data",
+        type=Path,
+        default=Path("bulk_videos"),
+        help="recorded episodes, pictures or videos (default: %(default)s)",
     )
     parser.add_argument("--store", type=Path, help="packed store (default: inside the data folder)")
     parser.add_argument("--device", default="auto", help="such as cpu or cuda (default: %(default)s)")
@@ -196,4 +200,11 @@ def open_configured_store(config: Config, strict: bool = False) -> Any:
     from lapa.data.packing import open_store
 
     store = Path(config.data.store) if config.data.store else None
-    return open_store(config.data.root, store, strict=strict)
+    return open_store(config.data.root, store, reading=reading_of(config), strict=strict)
+
+
+def reading_of(config: Config) -> Fitting:
+    """The size that a configuration brings pictures and videos to."""
+    from lapa.data.frames import Fitting
+
+    return Fitting(config.data.resize, config.data.fit)

@@ -5,8 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lapa.commands.options import Subparsers, add_data_options, add_preset_options, add_split, command, with_aliases
+from lapa.commands.options import (
+    Subparsers,
+    add_data_options,
+    add_preset_options,
+    add_split,
+    command,
+    reading_of,
+    with_aliases,
+)
+
+if TYPE_CHECKING:
+    from lapa.data.frames import Fitting
+    from lapa.engine.sweep import Cell
 
 
 def add_sweep(subparsers: Subparsers) -> None:
@@ -55,12 +68,13 @@ def train_and_compare(arguments: argparse.Namespace, runs: Sequence[str | Path],
     Raises:
         LapaError: an axis is malformed, nothing can be trained, or a run cannot be judged.
     """
-    from lapa.data.packing import open_store
+    from lapa.data.packing import is_media_source, open_store
     from lapa.engine.sweep import cells, train_cells
     from lapa.evaluation.compare import compare, comparison_header, comparison_rows
 
     grid = cells(axes)  # a malformed axis is reported before the recordings are read
-    store = open_store(arguments.data, arguments.store, strict=arguments.strict)
+    reading = common_reading(arguments, runs, grid if axes else []) if is_media_source(arguments.data) else None
+    store = open_store(arguments.data, arguments.store, reading=reading, strict=arguments.strict)
     trained: list[Path] = []
     failed: dict[str, str] = {}
     if axes:
@@ -80,3 +94,33 @@ def train_and_compare(arguments: argparse.Namespace, runs: Sequence[str | Path],
     for name, reason in failed.items():
         print(f"missing: {name}: {reason}")
     print(f"comparison: {arguments.out / 'comparison.html'}")
+
+
+def common_reading(arguments: argparse.Namespace, runs: Sequence[str | Path], grid: Sequence[Cell]) -> Fitting:
+    """The size that all runs bring pictures and videos to; see :func:`train_and_compare`.
+
+    Raises:
+        CheckpointError: the checkpoint of a run cannot be read.
+        UsageError: they differ in it.
+    """
+    from lapa.config import config_from_dict, load_config
+    from lapa.data.frames import Fitting
+    from lapa.engine.checkpoint import read_state
+    from lapa.errors import ConfigError, UsageError
+    from lapa.shipped import checkpoint_path
+
+    found = set()
+    for place in map(checkpoint_path, runs):
+        state = read_state(place / "best.pt" if place.is_dir() else place)
+        found.add(reading_of(config_from_dict(state["config"])))
+    for cell in grid:
+        try:
+            found.add(reading_of(load_config(arguments.preset, arguments.config, cell.overrides)))
+        except ConfigError:  # reported when the cell is to be trained
+            continue
+    if len(found) > 1:
+        raise UsageError(
+            f"{arguments.data}: the runs differ in data.resize or data.fit, so they see other pictures; "
+            "compare runs that have both in common"
+        )
+    return found.pop() if found else Fitting()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lapa.contracts import Clips, ClipSpec
+from lapa.data.choice import EVERY_CLIP, ClipChoice
 from lapa.data.episodes import MADE, PER_STEP, TRACKS
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.splits import evenly_spaced
@@ -60,6 +61,7 @@ class ClipDataset(Dataset[Clips]):
         episodes: which of its episodes.
         frame_format: what the model sees of a frame.
         spec: how many frames a clip has, and which tracks beside them.
+        choice: which of the episodes' clips.
 
     Raises:
         DataError: there is no clip, or an episode lacks a track.
@@ -71,6 +73,7 @@ class ClipDataset(Dataset[Clips]):
         episodes: Sequence[StoredEpisode],
         frame_format: FrameFormat,
         spec: ClipSpec = PAIR,
+        choice: ClipChoice = EVERY_CLIP,
     ) -> None:
         self.store = store
         self.episodes = list(episodes)
@@ -79,10 +82,15 @@ class ClipDataset(Dataset[Clips]):
         self._steps = np.arange(spec.frames)
         # Of a million clips without a gap between them one line is kept, not a million numbers.
         runs = np.array(
-            [(*run, owner) for owner, episode in enumerate(self.episodes) for run in episode.runs(spec.frames)]
-        ).reshape(-1, 3)
-        self._run_starts, self._run_ends, self._owners = runs[:, 0], runs[:, 1].cumsum(), runs[:, 2]
+            [(*run, owner) for owner, episode in enumerate(self.episodes) for run in choice.runs(episode, spec.frames)]
+        ).reshape(-1, 4)
+        self._run_starts, self._run_ends, self._run_steps, self._owners = runs[:, 0], runs[:, 1].cumsum(), *runs.T[2:]
         if not len(runs):
+            if any(episode.runs(spec.frames) for episode in self.episodes):
+                raise DataError(
+                    f"data.skip_first: the chosen episodes have no clip after their first {choice.skip_first} frames; "
+                    "lower it"
+                )
             raise DataError(
                 f"the chosen episodes hold no {spec.frames} consecutive frames; check the numbers in the file names"
             )
@@ -109,7 +117,17 @@ class ClipDataset(Dataset[Clips]):
     def _starts(self, index: Any) -> np.ndarray:
         """(B,) int64, the store index of the first frame of these clips."""
         run, before = self._runs(index)
-        return self._run_starts[run] + before
+        return self._run_starts[run] + before * self._run_steps[run]
+
+    @property
+    def _kept_steps(self) -> np.ndarray:
+        """(R,) int64, of each run: rows from one clip to the next among the frames that are kept, each once."""
+        return np.minimum(self._run_steps, self.spec.frames)
+
+    @property
+    def _kept_counts(self) -> np.ndarray:
+        """(R,) int64, the frames of each run that are kept."""
+        return (np.diff(self._run_ends, prepend=0) - 1) * self._kept_steps + self.spec.frames
 
     def _runs(self, index: Any) -> tuple[np.ndarray, np.ndarray]:
         """Of each clip the run that it belongs to, and how many clips of the run come before it."""
@@ -123,7 +141,8 @@ class ClipDataset(Dataset[Clips]):
     def __getitem__(self, index: Any) -> Clips:
         if self._kept is not None:
             run, before = self._runs(index)
-            rows = torch.from_numpy((self._kept_firsts[run] + before)[:, None] + self._steps).to(self._kept.device)
+            firsts = self._kept_firsts[run] + before * self._kept_steps[run]
+            rows = torch.from_numpy(firsts[:, None] + self._steps).to(self._kept.device)
             tracks = self._tracks(run, before)
             return Clips(self._kept[rows], {name: track.to(self._kept.device) for name, track in tracks.items()})
         return self.read(index).prepared(torch.device("cpu"), self.format)
@@ -133,7 +152,7 @@ class ClipDataset(Dataset[Clips]):
     def read(self, index: Any) -> RawClips:
         """The batch as it lies in the store. Clips that overlap share frames: each is read once."""
         run, before = self._runs(index)
-        starts = self._run_starts[run] + before
+        starts = self._run_starts[run] + before * self._run_steps[run]
         wanted, rows = np.unique(starts[:, None] + self._steps, return_inverse=True)
         frames = torch.from_numpy(self.store.frames(wanted.tolist()))
         return RawClips(frames, torch.from_numpy(rows.reshape(len(starts), -1)), self._tracks(run, before))
@@ -144,7 +163,8 @@ class ClipDataset(Dataset[Clips]):
         for name in self.spec.tracks:
             steps = self._steps[:-1] if name in PER_STEP else self._steps
             rows = []
-            for owner, start in zip(self._owners[run].tolist(), (self._run_starts[run] + before).tolist(), strict=True):
+            starts = self._run_starts[run] + before * self._run_steps[run]
+            for owner, start in zip(self._owners[run].tolist(), starts.tolist(), strict=True):
                 episode = self.episodes[owner]
                 rows.append(episode.tracks[name][episode.step_rows(start) + steps])
             found[name] = torch.from_numpy(np.stack(rows).astype(TRACKS[name]))
@@ -157,20 +177,20 @@ class ClipDataset(Dataset[Clips]):
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of all prepared frames."""
-        frames = sum(episode.count for episode in self.episodes)
-        return frames * self.format.channels * self.format.size[0] * self.format.size[1]
+        """Bytes of the prepared frames of all clips."""
+        return int(self._kept_counts.sum()) * self.format.channels * self.format.size[0] * self.format.size[1]
 
     def keep_on(self, device: torch.device, chunk: int = 256) -> None:
-        """Prepares each frame of the episodes once and keeps it on the device, where batches are then put together."""
-        wanted = np.concatenate([np.arange(episode.start, episode.stop) for episode in self.episodes])
+        """Prepares each frame of the clips once and keeps it on the device, where batches are then put together."""
+        runs = zip(self._run_starts, np.diff(self._run_ends, prepend=0), self._run_steps, strict=True)
+        wanted = np.concatenate(
+            [np.unique((start + step * np.arange(count))[:, None] + self._steps) for start, count, step in runs]
+        )
         kept = torch.empty(len(wanted), self.format.channels, *self.format.size, dtype=torch.uint8, device=device)
         for first in range(0, len(wanted), chunk):
             raw = torch.from_numpy(self.store.frames(wanted[first : first + chunk].tolist()))
             kept[first : first + chunk] = prepare(raw.to(device), self.format)
-        counts = [episode.count for episode in self.episodes]
-        moved = np.cumsum([0, *counts[:-1]]) - [episode.start for episode in self.episodes]
-        self._kept, self._kept_firsts = kept, self._run_starts + moved[self._owners]
+        self._kept, self._kept_firsts = kept, self._kept_counts.cumsum() - self._kept_counts
 
     def mean_frame(self, sample: int = 2048) -> Tensor:
         """(C, H, W) float in [0, 1], the mean of at most ``sample`` frames at even distances."""
@@ -179,9 +199,11 @@ class ClipDataset(Dataset[Clips]):
         return torch.stack([to_float(self[part].frames[:, 0]).sum(0) for part in parts]).sum(0) / len(chosen)
 
     def where(self, index: int) -> str:
-        """Where a clip was recorded: ``<episode>/<n>.png``, its first frame."""
+        """Where a clip was recorded: ``<episode>/<n>.png``, its first frame; for pictures and videos, in words."""
         (start,) = self._starts(index).tolist()
         episode = next(episode for episode in self.episodes if episode.start <= start < episode.stop)
+        if "source" in episode.tracks.meta:
+            return f"{episode.name}, frame {episode.numbers[start - episode.start]}"
         return f"{episode.name}/{episode.numbers[start - episode.start]}.png"
 
 

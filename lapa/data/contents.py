@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lapa.data.store import FrameStore, StoredEpisode
-from lapa.data.store_set import STORE_FOLDER, StoreSet
+from lapa.data.store_set import STORE_FOLDER, StoreSet, packed_from
 
 UNKNOWN = "unknown"
 """Stands for what the recording does not tell."""
@@ -117,12 +117,12 @@ def _actions(episode: StoredEpisode, meta: dict[str, Any]) -> dict[str, int]:
 
 def _recorded_bytes(files: list[Path]) -> int | None:
     """Of the recordings that the stores were packed from, where they are still there."""
-    roots = [path.parent.parent for path in files if path.parent.name == STORE_FOLDER]
+    roots = [root for path in files if (root := packed_from(path)) is not None]
     if len(roots) < len(files):
         return None
     return sum(
         path.stat().st_size
         for root in roots
-        for path in root.rglob("*")
+        for path in ([root] if root.is_file() else root.rglob("*"))
         if path.is_file() and STORE_FOLDER not in path.relative_to(root).parts
     )

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,20 @@ from lapa.errors import DataError
 # ITU-R BT.601 luma in 16-bit fixed point; the same integers that Pillow's convert("L") uses.
 LUMA = (19595, 38470, 7471)
 PIXELS_AT_ONCE = 4 * 210 * 160
+ROWS_AT_ONCE = 8
+
+
+class Fitting(NamedTuple):
+    """How frames are brought to one size.
+
+    Attributes:
+        resize: ``(rows, columns)``; None leaves them as they are.
+        fit: ``"crop"`` cuts the centre to the shape of the target, ``"pad"`` adds black bars, ``"stretch"`` scales
+            both sides by themselves.
+    """
+
+    resize: tuple[int, int] | None = None
+    fit: str = "crop"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +49,21 @@ class FrameFormat:
         width: columns of a recorded frame.
         color: ``"grey"`` (ITU-R 601 luma, C = 1) or ``"rgb"`` (C = 3).
         downsample: k replaces each k x k block by its mean; what does not fill a block at the edge is cut.
+        resize: ``(rows, columns)`` that frames are brought to first, by :func:`fit_channels`; None keeps their size.
+        fit: how, as in :class:`Fitting`.
     """
 
     height: int
     width: int
     color: str = "grey"
     downsample: int = 1
+    resize: tuple[int, int] | None = None
+    fit: str = "crop"
+
+    def __post_init__(self) -> None:
+        if self.resize is not None:  # a file may hold a list
+            rows, columns = self.resize
+            object.__setattr__(self, "resize", (rows, columns))
 
     @property
     def channels(self) -> int:
@@ -50,7 +73,17 @@ class FrameFormat:
     @property
     def size(self) -> tuple[int, int]:
         """``(H, W)`` of the prepared frame."""
-        return self.height // self.downsample, self.width // self.downsample
+        height, width = self.resize or (self.height, self.width)
+        return height // self.downsample, width // self.downsample
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether ``resize`` changes anything."""
+        return self.resize not in (None, (self.height, self.width))
+
+    def of_size(self, frame_size: tuple[int, int]) -> FrameFormat:
+        """The same for recorded frames of another ``(height, width)``."""
+        return dataclasses.replace(self, height=frame_size[0], width=frame_size[1])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for checkpoints and JSON."""
@@ -75,8 +108,9 @@ def prepare(frames: Tensor, frame_format: FrameFormat) -> Tensor:
 
 
 def follows(frame_format: FrameFormat) -> bool:
-    """Whether :class:`FollowingFrames` saves anything: not where pixels are only moved."""
-    return can_compile() and (frame_format.color == "grey" or frame_format.downsample > 1)
+    """Whether :class:`FollowingFrames` saves anything: not where pixels are only moved, and not where it cannot fit."""
+    changes_pixels = frame_format.color == "grey" or frame_format.downsample > 1
+    return can_compile() and changes_pixels and not frame_format.is_resized
 
 
 class FollowingFrames:
@@ -164,9 +198,84 @@ def check_frames(shape: Sequence[int], dtype: str, frame_format: FrameFormat) ->
 def prepare_together(frames: Tensor, frame_format: FrameFormat) -> Tensor:
     """:func:`prepare` by nothing but operations on tensors, all frames at once."""
     channels = _luma(frames)[:, None] if frame_format.color == "grey" else frames.movedim(-1, 1)  # (N, C, H, W)
+    if frame_format.resize and frame_format.is_resized:
+        channels = fit_channels(channels, Fitting(frame_format.resize, frame_format.fit))
     if frame_format.downsample > 1:
         channels = _block_means(channels.float(), frame_format.downsample).add_(0.5).floor_()
     return channels.to(torch.uint8).contiguous()
+
+
+def fit_frames(frames: Tensor, fitting: Fitting) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, H', W', 3) uint8 of the fitting's size; see :func:`fit_channels`."""
+    return fit_channels(frames.movedim(-1, 1), fitting).movedim(1, -1).contiguous()
+
+
+def fit_channels(channels: Tensor, fitting: Fitting) -> Tensor:
+    """(N, C, H, W) whole numbers below 2^8 -> (N, C, H', W') uint8 of the fitting's size.
+
+    Each new pixel is the mean of the area that it covers in the old picture, rounded half up. Exact: areas are counted
+    in whole numbers, whose sums double precision holds. So the result depends on nothing but the picture.
+    """
+    size = channels.shape[2], channels.shape[3]
+    if fitting.resize is None or fitting.resize == size:
+        return channels.to(torch.uint8)
+    (rows, columns), (top, left) = scaled_size(size, fitting)
+    if fitting.fit == "crop":
+        first_row, first_column, height, width = crop_window(size, fitting.resize)
+        channels = channels[:, :, first_row : first_row + height, first_column : first_column + width]
+    scaled = _area_means(channels, rows, columns)
+    bottom, right = fitting.resize[0] - rows - top, fitting.resize[1] - columns - left
+    return F.pad(scaled, (left, right, top, bottom)) if fitting.fit == "pad" else scaled
+
+
+def crop_window(size: tuple[int, int], resize: tuple[int, int]) -> tuple[int, int, int, int]:
+    """First row, first column, height and width of the centre of a picture that has the shape of ``resize``."""
+    height, width = size
+    height, width = min(height, _share(width, *resize)), min(width, _share(height, *resize[::-1]))
+    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
+
+
+def scaled_size(size: tuple[int, int], fitting: Fitting) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns that a picture gets in the fitted one, and its first row and column there."""
+    assert fitting.resize is not None
+    rows, columns = fitting.resize
+    if fitting.fit == "pad":
+        rows, columns = min(rows, _share(columns, *size)), min(columns, _share(rows, *size[::-1]))
+    return (rows, columns), ((fitting.resize[0] - rows) // 2, (fitting.resize[1] - columns) // 2)
+
+
+def _share(length: int, part: int, whole: int) -> int:
+    """``length * part / whole``, rounded half up, at least 1."""
+    return max(1, (2 * length * part + whole) // (2 * whole))
+
+
+def _area_means(channels: Tensor, rows: int, columns: int) -> Tensor:
+    """(N, C, H, W) whole numbers below 2^8 -> (N, C, rows, columns) uint8, the means of areas, rounded half up."""
+    down, height = _overlaps(channels.shape[2], rows, channels.device)
+    across, width = _overlaps(channels.shape[3], columns, channels.device)
+    parts = []
+    for first in range(0, rows, ROWS_AT_ONCE):  # a few rows need only what lies below them
+        last = min(first + ROWS_AT_ONCE, rows)
+        begin, end = first * channels.shape[2] // rows, -(-last * channels.shape[2] // rows)
+        parts.append(down[first:last, begin:end] @ channels[:, :, begin:end].double())
+    sums = torch.cat(parts, dim=2) @ across.T
+    area = height * width
+    return sums.mul_(2).add_(area).div_(2 * area).floor_().to(torch.uint8)
+
+
+@functools.cache
+def _overlaps(old: int, new: int, device: torch.device) -> tuple[Tensor, int]:
+    """(new, old) float64 whole numbers: the length that each new pixel of a side shares with each old one; its own.
+
+    Lengths are counted in parts of which each old pixel has ``new`` and each new pixel ``old``, divided by what both
+    have in common.
+    """
+    common = math.gcd(old, new)
+    long, short = old // common, new // common
+    begin_new, begin_old = np.arange(new)[:, None] * long, np.arange(old)[None] * short
+    shared = np.minimum(begin_new + long, begin_old + short) - np.maximum(begin_new, begin_old)
+    with torch.inference_mode(False):
+        return torch.from_numpy(np.maximum(shared, 0).astype(np.float64)).to(device), long
 
 
 def _luma(frames: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From recorded episodes to packed stores: opening what is there, packing what is not."""
+"""From recorded episodes, pictures and videos to packed stores: opening what is there, packing what is not."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lapa.data.episodes import TRACKS_FILE, list_episodes, read_episode
+from lapa.data.frames import Fitting
+from lapa.data.pictures import Media, holds_media, is_video, load_opencv
 from lapa.data.png import read_png
+from lapa.data.sources import Source, SourceEpisode
 from lapa.data.store import FrameStore, store_writer
 from lapa.data.store_set import STORE_FOLDER as STORE_FOLDER
 from lapa.data.store_set import StoreSet
@@ -35,19 +39,50 @@ def fingerprint(root: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+class Recording(Source):
+    """Episodes as ``lapa record`` writes them: ``<root>/<episode>/<n>.png``, and perhaps ``episode.npz``.
+
+    Raises:
+        DataError: there is no such folder, or no folder in it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.names, self.ignored = root, list_episodes(root), []
+        self.header: dict[str, Any] = {}
+
+    @property
+    def store_path(self) -> Path:
+        """Where its packed store lies if no other file is named."""
+        return self.root / STORE_FOLDER / "frames.lapa"
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.root, self.names)
+
+    def frame_size(self) -> tuple[int, int]:
+        return usual_frame_size(self.root, self.names)
+
+    def read(self, name: str, frame_size: tuple[int, int], strict: bool) -> SourceEpisode:
+        episode = read_episode(self.root, name)
+        frames = (read_frame(frame, frame_size) for frame in episode.paths)
+        return SourceEpisode(episode.numbers, episode.tracks, frames)
+
+
 def open_store(
     root: str | Path | Sequence[str | Path],
     path: Path | None = None,
     *,
+    reading: Fitting | None = None,
     strict: bool = False,
     notify: Callable[[str], None] = print_line,
 ) -> FrameStore:
     """The packed store of recordings, built first if it is missing or the source has changed.
 
     Args:
-        root: a folder of episodes; a packed store, or a folder of packed stores, which are taken as they are; or
-            several of these, which are read as one.
+        root: a folder of episodes, of pictures or of videos; a video; a packed store, or a folder of packed stores,
+            which are taken as they are; or several of these, which are read as one.
         path: the store's file, of one folder of episodes; by default ``<root>/.lapa/frames.lapa``.
+        reading: the size that pictures and videos are brought to when they are packed: that of the model they are for.
+            None takes the latest packed store of any size, and packs at the size they have where there is none.
         strict: raise on the first bad episode instead of leaving it out.
         notify: told in one line each what was built, reused or left out.
 
@@ -58,12 +93,12 @@ def open_store(
     roots = [Path(root)] if isinstance(root, (str, Path)) else [Path(each) for each in root]
     if len(roots) == 1:
         (only,) = roots
-        return StoreSet(stores_in(only)) if stores_in(only) else _open_one(only, path, strict, notify)
+        return StoreSet(stores_in(only)) if stores_in(only) else _open_one(only, path, reading, strict, notify)
     if path is not None:
         raise DataError("data.store: names the packed store of one folder, and data.root names several; leave it out")
     files = []
     for each in roots:
-        files += stores_in(each) or [_open_one(each, None, strict, notify).path]
+        files += stores_in(each) or [_open_one(each, None, reading, strict, notify).path]
     return StoreSet(files)
 
 
@@ -74,12 +109,55 @@ def stores_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.lapa") if not path.name.startswith("."))
 
 
-def _open_one(root: Path, path: Path | None, strict: bool, notify: Callable[[str], None]) -> FrameStore:
-    if root.is_file():
+def holds_recording(root: Path) -> bool:
+    """Whether one of the folders in a folder is a recorded episode: it has ``<n>.png`` or ``episode.npz``."""
+    folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return any(
+        path.name == TRACKS_FILE or (path.suffix == ".png" and path.stem.isdecimal())
+        for folder in folders
+        for path in folder.iterdir()
+    )
+
+
+def is_media_source(root: Path) -> bool:
+    """Whether :func:`open_store` reads pictures or videos there, and not a recording or packed stores."""
+    if not root.is_dir():
+        return root.is_file() and is_video(root)
+    return not stores_in(root) and not holds_recording(root) and holds_media(root)
+
+
+def find_source(root: Path, path: Path | None = None, reading: Fitting | None = None) -> Source:
+    """The episodes at a place; see :func:`open_store`.
+
+    Raises:
+        DataError: there are none, or reading them needs a package that is not installed.
+    """
+    if not is_media_source(root):
+        return Recording(root)
+    media = Media(root, reading or Fitting())
+    if videos := [paths[0] for paths in media.files.values() if is_video(paths[0])]:
+        load_opencv(videos[0])
+    for before in (media.packed_before() if path is None else [path]) if reading is None else ():
+        try:
+            header = FrameStore(before).header
+        except DataError:
+            continue
+        if isinstance(header.get("reading"), dict):
+            resize, fit = header["reading"]["resize"], header["reading"]["fit"]
+            packed = media.fitted(Fitting(tuple(resize) if resize else None, fit))
+            if header.get("fingerprint") == packed.fingerprint():
+                return packed
+    return media
+
+
+def _open_one(
+    root: Path, path: Path | None, reading: Fitting | None, strict: bool, notify: Callable[[str], None]
+) -> FrameStore:
+    if root.is_file() and not is_video(root):
         return FrameStore(root)
-    names = list_episodes(root)
-    path = path or root / STORE_FOLDER / "frames.lapa"
-    current = fingerprint(root, names)
+    source = find_source(root, path, reading)
+    path = path or source.store_path
+    current = source.fingerprint()
     if path.exists():
         try:
             store = FrameStore(path)
@@ -92,31 +170,38 @@ def _open_one(root: Path, path: Path | None, strict: bool, notify: Callable[[str
                 for reason in store.header["skipped"]:
                     notify(f"left out: {reason}")
                 return store
-    pack(root, names, path, fingerprint=current, strict=strict, notify=notify)
+    pack(source, path, fingerprint=current, strict=strict, notify=notify)
     return FrameStore(path)
 
 
-def pack(
-    root: Path, names: list[str], path: Path, *, fingerprint: str, strict: bool, notify: Callable[[str], None]
-) -> None:
-    """Builds the store at ``path`` from the named episodes; see :func:`open_store`."""
-    frame_size = usual_frame_size(root, names)
+def pack(source: Source, path: Path, *, fingerprint: str, strict: bool, notify: Callable[[str], None]) -> None:
+    """Builds the store at ``path`` from the episodes of a source; see :func:`open_store`."""
+    frame_size, names = source.frame_size(), source.names
     skipped: list[str] = []
+
+    def leave_out(reasons: Iterable[str]) -> None:
+        for reason in reasons:
+            if strict:
+                raise DataError(reason)
+            skipped.append(reason)
+            notify(f"left out: {reason}")
+
+    leave_out(source.ignored)
     with store_writer(path, frame_size) as writer, progress_bar(iterable=names, desc="pack", unit="episode") as bar:
         for name in bar:
             try:
-                episode = read_episode(root, name)
-                frames = (read_frame(frame, frame_size) for frame in episode.paths)
-                writer.add(name, episode.numbers, episode.tracks, frames)
+                episode = source.read(name, frame_size, strict)
+                writer.add(name, episode.numbers, episode.tracks, episode.frames)
             except DataError as error:
-                if strict:
-                    raise
-                skipped.append(str(error))
-                notify(f"left out: {error}")
-        if not writer.episodes:
-            raise DataError(f"{root}: no usable episode among {len(names)}; the first problem: {skipped[0]}")
-        writer.header = {"fingerprint": fingerprint, "skipped": skipped}
-    notify(f"packed {len(names) - len(skipped)} episodes into {path}, left out {len(skipped)}")
+                leave_out([str(error)])
+            else:
+                leave_out(episode.problems)
+        packed = len(writer.episodes)
+        if not packed:
+            reason = f"; the first problem: {skipped[0]}" if skipped else ""
+            raise DataError(f"{source.root}: no usable episode among {len(names)}{reason}")
+        writer.header = {"fingerprint": fingerprint, "skipped": skipped, **source.header}
+    notify(f"packed {packed} episodes into {path}, left out {len(names) - packed}")
 
 
 def usual_frame_size(root: Path, names: Iterable[str], look_at: int = 25) -> tuple[int, int]:

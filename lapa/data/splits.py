@@ -48,7 +48,10 @@ def split_episodes(
         DataError: fewer than three episodes, or none is left for training.
     """
     if len(names) < len(SPLITS):
-        raise DataError(f"only {len(names)} usable episode(s), but train, val and test need one each; record more")
+        raise DataError(
+            f"only {len(names)} usable episode(s), but train, val and test need one each; record more, or "
+            "put pictures into at least three folders, or use at least three videos"
+        )
     rng = np.random.default_rng(seed)
     split: dict[str, list[str]] = {part: [] for part in SPLITS}
     for members in _grouped(names, groups):

@@ -112,14 +112,27 @@ class StoreWriter:
         self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
         file.write(MAGIC)
 
-    def add(self, name: str, numbers: np.ndarray, tracks: Tracks, frames: Iterable[np.ndarray | bytes]) -> None:
-        """Appends one episode; ``frames`` are (H, W, 3) uint8 arrays, or blocks compressed already.
+    def add(
+        self, name: str, numbers: np.ndarray | None, tracks: Tracks, frames: Iterable[np.ndarray | bytes | None]
+    ) -> None:
+        """Appends one episode.
 
         An episode whose frames cannot be read is cut off again before the error goes on.
+
+        Args:
+            name: of the episode.
+            numbers: (N,) int64, the number of each frame; None counts them from 0.
+            tracks: what is known beside the frames.
+            frames: (H, W, 3) uint8 arrays, or blocks compressed already; None for one that is missing, whose number
+                is passed over.
         """
         before, start = self._file.tell(), len(self._lengths)
+        counted = []
         try:
-            for frame in frames:
+            for number, frame in enumerate(frames):
+                if frame is None:
+                    continue
+                counted.append(number)
                 block = frame if isinstance(frame, bytes) else self._compressor.compress(frame.tobytes())
                 self._file.write(block)
                 self._lengths.append(len(block))
@@ -129,6 +142,7 @@ class StoreWriter:
             self._file.truncate()
             del self._lengths[start:], self._checksums[start:]
             raise
+        numbers = np.array(counted, dtype=np.int64) if numbers is None else numbers
         self.episodes.append(StoredEpisode(name, start, numbers, tracks))
 
     def finish(self) -> None:

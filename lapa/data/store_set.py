@@ -7,6 +7,7 @@ import collections
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,16 @@ class StoreSet(FrameStore):
 
 def store_name(path: Path) -> str:
     """What a store is called among others: its file's name, or its recording's where it was packed from one."""
-    return path.parent.parent.resolve().name if path.parent.name == STORE_FOLDER else path.stem
+    source = packed_from(path)
+    return path.stem if source is None else source.resolve().name
+
+
+def packed_from(path: Path) -> Path | None:
+    """The folder or the video that a store was packed from, by where it lies; None for one that stands by itself."""
+    if path.parent.name != STORE_FOLDER:
+        return None
+    video = path.parent.parent / re.sub(r"-\d+x\d+-[a-z]+$", "", path.stem)
+    return video if video.is_file() else path.parent.parent
 
 
 def check_alike(first: Path, path: Path, whole: FrameStore, store: FrameStore) -> None:

@@ -237,12 +237,14 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def check_format(checkpoint: Checkpoint, frame_size: tuple[int, int]) -> FrameFormat:
-    """The checkpoint's frame format.
+    """The checkpoint's frame format for recorded frames of this size.
 
     Raises:
-        CheckpointError: it was trained on frames of another size.
+        CheckpointError: it was trained on frames of another size, and does not resize them.
     """
     seen = checkpoint.model.format
+    if seen.resize is not None:
+        return seen.of_size(frame_size)
     if (seen.height, seen.width) != frame_size:
         raise CheckpointError(
             f"{checkpoint.path}: was trained on frames of {seen.height} x {seen.width}, "

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lapa import distributed, registry
 from lapa.config import Config, TrainingConfig
 from lapa.contracts import ClipSpec, Facts, System
+from lapa.data.choice import EVERY_CLIP, ClipChoice
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat
 from lapa.data.store import FrameStore, StoredEpisode
@@ -37,11 +38,13 @@ def frame_format(config: Config, store: FrameStore) -> FrameFormat:
     Raises:
         ConfigError: too little of them.
     """
-    seen = FrameFormat(*store.frame_size, config.data.color, config.data.downsample)
+    resize = config.data.resize
+    seen = FrameFormat(*store.frame_size, config.data.color, config.data.downsample, resize, config.data.fit)
     if min(seen.size) < 8:
-        raise ConfigError(
-            f"data.downsample: {config.data.downsample} leaves frames of {seen.size[0]} x {seen.size[1]}; lower it"
-        )
+        left = f"leaves frames of {seen.size[0]} x {seen.size[1]}"
+        if resize and min(resize) < 8:
+            raise ConfigError(f"data.resize: {list(resize)} {left}; each side needs 8 pixels, name a larger size")
+        raise ConfigError(f"data.downsample: {config.data.downsample} {left}; lower it")
     return seen
 
 
@@ -94,14 +97,23 @@ def make_datasets(config: Config, store: FrameStore, split: dict[str, list[str]]
         DataError: an episode is not in the store, lacks a track, or there is no clip for each process.
     """
     seen, spec = frame_format(config, store), clip_spec(config)
-    train_set, val_set = (make_dataset(store, split[name], seen, spec) for name in ("train", "val"))
+    choice = ClipChoice(
+        skip_first=config.data.skip_first,
+        stride=config.data.stride,
+        max_frames=config.data.max_frames,
+        min_gap=config.data.min_gap,
+        seed=config.data.split_seed,
+    )
+    train_set, val_set = (make_dataset(store, split[name], seen, spec, choice) for name in ("train", "val"))
     if len(val_set) < distributed.world_size():
         raise DataError(f"{len(val_set)} validation clip(s) for {distributed.world_size()} processes; record more")
     return train_set, val_set
 
 
-def make_dataset(store: FrameStore, names: list[str], seen: FrameFormat, spec: ClipSpec) -> ClipDataset:
-    """The clips of the named episodes.
+def make_dataset(
+    store: FrameStore, names: list[str], seen: FrameFormat, spec: ClipSpec, choice: ClipChoice = EVERY_CLIP
+) -> ClipDataset:
+    """The clips of the named episodes, or those that ``choice`` leaves of them.
 
     Raises:
         DataError: an episode is not in the store, lacks a track, or there is no clip.
@@ -110,7 +122,7 @@ def make_dataset(store: FrameStore, names: list[str], seen: FrameFormat, spec: C
     if missing:
         raise DataError(f"{store.path}: episode '{min(missing)}' of the run is missing; restore it, or start a new run")
     chosen = set(names)
-    return ClipDataset(store, [episode for episode in store.episodes if episode.name in chosen], seen, spec)
+    return ClipDataset(store, [episode for episode in store.episodes if episode.name in chosen], seen, spec, choice)
 
 
 def lay_out(system: System, options: TrainingConfig, device: torch.device) -> None:

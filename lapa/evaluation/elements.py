@@ -83,6 +83,8 @@ class ElementsEvaluator(Evaluator):
             return f"{what}: {unknown_game()}"
         if any(episode.tracks.ram is None for episode in study.episodes):
             return f"{what}: the recording has no RAM"
+        if study.format.is_resized:
+            return f"{what}: the frames were resized"
         if study.format.downsample > study.game.max_downsample:
             return f"{what}: too small after {study.format.downsample}-fold downsampling"
         return None

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lapa.contracts import ClipSpec
+from lapa.data.choice import ClipChoice
 from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.packing import open_store
@@ -136,6 +138,51 @@ def test_episodes_without_a_pair_are_refused(record_toy, tmp_path):
     for episodes in (store.episodes, []):
         with pytest.raises(DataError, match="no 2 consecutive frames"):
             ClipDataset(store, episodes, FORMAT)
+
+
+CHOICES = [
+    ClipChoice(),
+    ClipChoice(skip_first=2),
+    ClipChoice(stride=2),
+    ClipChoice(stride=3),
+    ClipChoice(1, 2, max_frames=1),
+    ClipChoice(max_frames=2, min_gap=1),
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_chosen_clips_are_the_same_read_and_kept_and_each_frame_is_kept_once(store, choice, frames):
+    chosen = [store.episodes[2], store.episodes[0], store.episodes[1]]
+    spec = ClipSpec(frames)
+    read, kept = (ClipDataset(store, chosen, FORMAT, spec, choice) for _ in range(2))
+    assert read.starts.tolist() == [
+        start + step * number
+        for episode in chosen
+        for start, count, step in choice.runs(episode, frames)
+        for number in range(count)
+    ]
+    kept.keep_on(CPU, chunk=5)
+    assert kept.frame_bytes == kept._kept.nbytes
+    assert sum(read.groups) == len(read)
+    if choice.max_frames is None:
+        assert len(kept._kept) == len(np.unique(read.starts[:, None] + np.arange(frames)))
+    index = np.random.default_rng(0).permutation(len(read))
+    assert torch.equal(read[index].frames, kept[index].frames)
+    raw = torch.from_numpy(store.frames((read.starts[index][:, None] + np.arange(frames)).ravel()))
+    assert torch.equal(read[index].frames.flatten(0, 1), prepare(raw, FORMAT))
+
+
+def test_tracks_belong_to_the_chosen_clips(record_toy, tmp_path):
+    store = open_store(record_toy(tmp_path / "toys", episodes=2, steps=9))
+    clips = ClipDataset(store, store.episodes, FORMAT, ClipSpec(2, ("actions",)), ClipChoice(skip_first=1, stride=3))
+    expected = [episode.tracks["actions"][step] for episode in store.episodes for step in (1, 4, 7)]
+    assert clips[range(len(clips))].tracks["actions"].ravel().tolist() == expected
+
+
+def test_a_choice_that_leaves_nothing_names_the_setting(store):
+    with pytest.raises(DataError, match=r"^data\.skip_first: .* first 6 frames; lower it$"):
+        ClipDataset(store, store.episodes, FORMAT, choice=ClipChoice(skip_first=6))
 
 
 def draw(sampler: ClipSampler, count: int) -> list[list[int]]:

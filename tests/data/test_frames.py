@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lapa.data.frames import FollowingFrames, FrameFormat, prepare, to_float
+from lapa.data.frames import Fitting, FollowingFrames, FrameFormat, fit_frames, prepare, prepare_together, to_float
 from lapa.errors import DataError
 
 
@@ -121,6 +121,91 @@ def test_frames_of_running_games_may_become_more_or_fewer_and_are_checked_each_t
     for wrong in (games[3:6, :20], games[3:6].astype(np.int64)):
         with pytest.raises(DataError, match="uint8"):
             following(wrong)
+
+
+def stretched(frame: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(H, W, ...) -> (rows, columns, ...): each pixel is repeated until the new ones cover whole numbers of them."""
+    height, width = frame.shape[:2]
+    fine = frame.astype(int).repeat(rows, axis=0).repeat(columns, axis=1)
+    sums = fine.reshape(rows, height, columns, width, *frame.shape[2:]).sum((1, 3))
+    return (2 * sums + height * width) // (2 * height * width)  # halves upwards, in integers
+
+
+SIZES = [((21, 32), (8, 8)), ((7, 11), (5, 3)), ((8, 8), (16, 24)), ((13, 5), (13, 10)), ((40, 3), (9, 27))]
+
+
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_a_stretched_pixel_is_the_rounded_mean_of_the_area_it_covers(old, new):
+    frames = noise(3, *old, 3)
+    fitted = fit_frames(torch.from_numpy(frames), Fitting(new, "stretch"))
+    assert fitted.dtype == torch.uint8
+    assert np.array_equal(fitted, [stretched(frame, *new) for frame in frames])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rows", "columns"),
+    [
+        ((20, 40), (8, 8), slice(0, 20), slice(10, 30)),
+        ((40, 20), (8, 8), slice(10, 30), slice(0, 20)),
+        ((21, 30), (10, 20), slice(3, 18), slice(0, 30)),
+        ((9, 16), (5, 7), slice(0, 9), slice(1, 14)),  # 12.6 columns are 13
+        ((1, 50), (8, 8), slice(0, 1), slice(24, 25)),
+    ],
+)
+def test_crop_scales_the_centre_that_has_the_shape_of_the_target(old, new, rows, columns):
+    frame = noise(*old, 3)
+    (fitted,) = fit_frames(torch.from_numpy(frame)[None], Fitting(new))
+    assert np.array_equal(fitted, stretched(frame[rows, columns], *new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rows", "columns"),
+    [
+        ((20, 40), (8, 8), slice(2, 6), slice(0, 8)),
+        ((40, 20), (8, 9), slice(0, 8), slice(2, 6)),
+        ((1, 50), (8, 8), slice(3, 4), slice(0, 8)),
+    ],
+)
+def test_pad_scales_the_whole_picture_between_black_bars(old, new, rows, columns):
+    frame = 1 + noise(*old, 3) // 2
+    (fitted,) = fit_frames(torch.from_numpy(frame)[None], Fitting(new, "pad")).numpy()
+    inner = fitted[rows, columns]
+    assert np.array_equal(inner, stretched(frame, *inner.shape[:2]))
+    assert fitted.sum() == inner.sum()
+    assert inner.all()
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("color", ["grey", "rgb"])
+def test_frames_are_fitted_after_luma_and_before_blocks_and_alike_together_and_one_by_one(color, fit):
+    seen = FrameFormat(21, 32, color, 2, (12, 10), fit)
+    assert seen.size == (6, 5)
+    frames = torch.from_numpy(a_game(12))
+    together = prepare(frames, seen)
+    whole = prepare(frames, FrameFormat(21, 32, color)).movedim(1, -1)
+    fitted = fit_frames(whole, Fitting((12, 10), fit)).numpy()
+    assert np.array_equal(together.movedim(1, -1), [stretched(frame, 6, 5) for frame in fitted])
+    assert together.is_contiguous()
+    assert torch.equal(together, prepare_together(frames, seen))
+    assert torch.equal(together, torch.cat([prepare(frame[None], seen) for frame in frames]))
+    assert torch.equal(together, torch.cat([FollowingFrames(seen)(frame[None].numpy()) for frame in frames]))
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_resize_to_the_recorded_size_changes_nothing(fit):
+    frames = torch.from_numpy(a_game(4))
+    assert torch.equal(prepare(frames, FrameFormat(21, 32, "grey", 2, (21, 32), fit)), prepare(frames, FORMATS[1]))
+    assert torch.equal(fit_frames(frames, Fitting((21, 32), fit)), frames)
+    assert torch.equal(fit_frames(frames, Fitting(None, fit)), frames)
+
+
+def test_a_format_comes_back_from_plain_values_and_from_those_of_older_checkpoints():
+    seen = FrameFormat(21, 32, "rgb", 1, (8, 9), "pad")
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in seen.to_dict().items()}
+    assert FrameFormat(**plain) == seen
+    old = {"height": 21, "width": 32, "color": "grey", "downsample": 2}
+    assert FrameFormat(**old) == FORMATS[1]
+    assert seen.of_size((40, 50)) == FrameFormat(40, 50, "rgb", 1, (8, 9), "pad")
 
 
 def test_to_float_maps_bytes_to_the_unit_interval():

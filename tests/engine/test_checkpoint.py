@@ -10,7 +10,7 @@ import torch
 
 from lapa.config import Config, load_config
 from lapa.data.frames import FrameFormat
-from lapa.engine.checkpoint import load_checkpoint, load_model, save_checkpoint
+from lapa.engine.checkpoint import check_format, load_checkpoint, load_model, save_checkpoint
 from lapa.errors import CheckpointError
 from lapa.systems.latent_action.model import LatentActionModel
 
@@ -37,6 +37,27 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     state = torch.load(path, weights_only=True)
     change(state)
     torch.save(state, path)
+
+
+def test_a_checkpoint_from_before_frames_could_be_resized_is_read(saved):
+    def forget(state: dict[str, Any]) -> None:
+        for name in ("resize", "fit"):
+            del state["format"][name], state["config"]["data"][name]
+        for name in ("skip_first", "stride", "max_frames", "min_gap"):
+            del state["config"]["data"][name]
+
+    edit(saved, forget)
+    loaded = load_checkpoint(saved, "cpu")
+    assert (loaded.model.format, loaded.config) == (FORMAT, make_config())
+
+
+def test_a_model_that_resizes_takes_recordings_of_any_size(tmp_path):
+    config, seen = make_config("data.resize=[24,16]", "data.fit=pad"), FrameFormat(40, 32, "grey", 2, (24, 16), "pad")
+    model = LatentActionModel(config.model, seen)
+    save_checkpoint(tmp_path / "a.pt", model, config, split=SPLIT, step=7, metrics=METRICS)
+    loaded = load_checkpoint(tmp_path / "a.pt", "cpu")
+    assert (loaded.model.format, loaded.config) == (seen, config)
+    assert check_format(loaded, (50, 60)) == FrameFormat(50, 60, "grey", 2, (24, 16), "pad")
 
 
 @pytest.mark.parametrize("quantizer", ["vq", "ema"])

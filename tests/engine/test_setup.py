@@ -15,8 +15,9 @@ from lapa import load_config, train
 from lapa.data.frames import FrameFormat
 from lapa.data.packing import open_store
 from lapa.data.store import FrameStore
-from lapa.engine.setup import measure
+from lapa.engine.setup import frame_format, make_datasets, measure
 from lapa.engine.validation import Validator
+from lapa.errors import ConfigError, DataError
 
 SEEN = FrameFormat(40, 32)
 
@@ -54,3 +55,26 @@ def test_a_first_validation_that_is_nan_does_not_stay_the_best(
     overrides = ["data.downsample=1", f"training.out={tmp_path}", "training.validate_every=5"]
     summary = train(load_config("debug", overrides=overrides), toy_store, lambda _: None)
     assert math.isfinite(summary.metrics["val/recon/mse"])
+
+
+def test_the_configuration_says_how_frames_are_fitted(toy_store: FrameStore) -> None:
+    config = load_config("debug", overrides=["data.resize=[24,20]", "data.fit=pad", "data.downsample=2"])
+    assert frame_format(config, toy_store) == FrameFormat(40, 32, "grey", 2, (24, 20), "pad")
+    with pytest.raises(ConfigError, match=r"^data\.resize: \[24, 7\] leaves frames of 24 x 7"):
+        frame_format(load_config("debug", overrides=["data.resize=[24,7]", "data.downsample=1"]), toy_store)
+
+
+def test_the_configuration_says_which_clips_are_trained_on(toy_store: FrameStore) -> None:
+    split = {"train": ["0", "1", "2"], "val": ["3"], "test": ["4"]}
+
+    def lengths(*overrides: str) -> list[int]:
+        config = load_config("debug", overrides=["data.downsample=1", *overrides])
+        return [len(part) for part in make_datasets(config, toy_store, split)]
+
+    assert lengths() == [36, 12]  # 13 frames an episode
+    assert lengths("data.skip_first=3") == [27, 9]
+    assert lengths("data.skip_first=3", "data.stride=2") == [15, 5]
+    assert lengths("data.max_frames=2") == [6, 2]
+    assert lengths("data.max_frames=100", "data.min_gap=6") == [6, 2]
+    with pytest.raises(DataError, match=r"^data\.skip_first: "):
+        lengths("data.skip_first=12")

@@ -13,14 +13,16 @@ import pytest
 import torch
 
 from helpers import run_lapa
+from lapa.config import load_config
 from lapa.contracts import Clips
-from lapa.data.frames import prepare
+from lapa.data.frames import FrameFormat, prepare
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.errors import ConfigError, DataError
 from lapa.inference import onnx as module
 from lapa.inference.labelling import Labeller
 from lapa.inference.onnx import to_onnx
+from lapa.systems.latent_action.model import LatentActionModel
 from lapa_plugins.quantizers.residual import ResidualQuantizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -61,6 +63,16 @@ def test_codes_are_those_of_lapa_for_any_batch(
     decided = (labels.margin.flatten(1).amin(1) > 1e-6).numpy()  # near a border, rounding may choose the other code
     assert decided.mean() > 0.9 or batch == 1
     assert np.array_equal(codes[decided], labels.codes.numpy()[decided])
+
+
+def test_frames_are_resized_in_the_file_as_by_lapa(frames: np.ndarray, tmp_path: Path) -> None:
+    seen = FrameFormat(210, 160, "grey", 1, (48, 40), "pad")
+    config = load_config("debug", overrides=["data.resize=[48,40]", "data.fit=pad"])
+    model = LatentActionModel(config.model, seen).eval()
+    untrained = Checkpoint(model, config, split={}, step=0, metrics={}, digest="", path=tmp_path)
+    encoder, _ = to_onnx(untrained, tmp_path)
+    _, frame = run(encoder, current=frames[:3], next=frames[1:4])
+    assert np.array_equal(frame, (prepare(torch.from_numpy(frames[:3]), seen).float() / 255).numpy())
 
 
 def test_a_decoder_draws_what_the_model_draws_and_goes_on_from_it(
