@@ -165,9 +165,13 @@ def find_media(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     inside is not followed either: its files are found there.
     """
     episodes: dict[str, list[Path]] = {}
-    ignored = []
+    ignored: list[str] = []
     inside = root.resolve()
-    for folder, subfolders, names in os.walk(root):
+
+    def pass_over(error: OSError) -> None:
+        ignored.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for folder, subfolders, names in os.walk(root, onerror=pass_over):
         subfolders[:] = sorted((name for name in subfolders if not name.startswith(".")), key=natural_order)
         here = Path(folder)
         linked = [name for name in subfolders if (here / name).is_symlink()]
@@ -175,7 +179,7 @@ def find_media(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
         outside = [
             here / name
             for name in [*linked, *sorted(files, key=natural_order)]
-            if (here / name).is_symlink() and not (here / name).resolve().is_relative_to(inside)
+            if (here / name).is_symlink() and not Path(os.path.realpath(here / name)).is_relative_to(inside)
         ]
         ignored += [f"{path}: is a link that leads out of {root}; copy what is there into it" for path in outside]
         paths = [here / name for name in files if here / name not in outside and (here / name).is_file()]

@@ -170,6 +170,7 @@ def test_links_out_of_the_folder_are_not_read(tmp_path):
     (root / "b").symlink_to(outside)
     (root / "c.png").symlink_to(root / "a" / "x.png")
     (root / "d").symlink_to(root / "a")
+    (root / "e.png").symlink_to(root / "e.png")  # leads nowhere
     notes = Notes()
     store = open_store(root, notify=notes)
     assert [(episode.name, episode.count) for episode in store.episodes] == [("a", 1), ("root", 1)]
