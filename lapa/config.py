@@ -7,6 +7,7 @@ the frame size, are not settings: they are measured on the recordings. ``lapa co
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +113,7 @@ class TrainingConfig:
     Attributes:
         out: folder of the run.
         steps: number of optimizer steps.
+        epochs: number of passes over the training clips, in place of ``steps``; null: ``steps`` says how long.
         max_minutes: time limit in minutes; schedules are compressed to fit; null means none.
         batch_size: clips per step, over all micro-batches and all ranks.
         accumulate: micro-batches that each rank's share of a batch is split into; more of them need less memory.
@@ -129,6 +131,7 @@ class TrainingConfig:
         checkpoint_every: steps between checkpoints that training can resume from.
         keep_last: number of these checkpoints that are kept; older ones are deleted.
         max_non_finite: number of consecutive steps with a non-finite loss or gradient that ends the run.
+        max_zero: number of consecutive steps at which a loss term with a weight is exactly 0 that ends the run; 0: any.
         collapse_share: a codebook counts as collapsed if its perplexity is below this share of its number of codes.
         collapse_steps: number of steps over which that perplexity is averaged.
         device: ``cpu``, ``cuda`` or another device of PyTorch; ``auto`` uses CUDA if available.
@@ -142,6 +145,7 @@ class TrainingConfig:
 
     out: str = "checkpoints/latent_action"
     steps: int = 100_000
+    epochs: float | None = None
     max_minutes: float | None = None
     batch_size: int = 32
     accumulate: int = 1
@@ -159,6 +163,7 @@ class TrainingConfig:
     checkpoint_every: int = 10_000
     keep_last: int = 3
     max_non_finite: int = 10
+    max_zero: int = 100
     collapse_share: float = 0.01
     collapse_steps: int = 500
     device: str = "auto"
@@ -172,11 +177,13 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "validate_pairs", "keep_last", "max_non_finite", "collapse_steps", *EVERY):
             require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
-        for name in ("seed", "num_workers", "final_learning_rate"):
+        for name in ("seed", "num_workers", "final_learning_rate", "max_zero"):
             require(getattr(self, name) >= 0, name, f"must be at least 0, not {getattr(self, name)}")
         for name in ("clip_norm", "learning_rate"):
             require(getattr(self, name) > 0, name, f"must be positive, not {getattr(self, name)}")
         require(self.batch_size >= 2, "batch_size", f"must be at least 2 (batch norm), not {self.batch_size}")
+        counted = self.epochs is None or 0 < self.epochs < math.inf
+        require(counted, "epochs", f"must be positive, or null to count steps, not {self.epochs}")
         limited = self.max_minutes is None or self.max_minutes > 0
         require(limited, "max_minutes", f"must be positive, or null for no limit, not {self.max_minutes}")
         require(0 <= self.reseed_until <= 1, "reseed_until", f"must be a share in [0, 1], not {self.reseed_until}")

@@ -360,6 +360,8 @@ def test_a_wrong_override_is_refused_with_its_dotted_path_and_a_hint(override, f
         ("training.steps=0", "training.steps"),
         ("training.batch_size=1", "training.batch_size"),
         ("training.max_minutes=0", "training.max_minutes"),
+        ("training.epochs=0", "training.epochs"),
+        ("training.max_zero=-1", "training.max_zero"),
         ("training.clip_norm=0", "training.clip_norm"),
         ("training.learning_rate=0", "training.learning_rate"),
         ("training.learning_rate=nan", "training.learning_rate"),

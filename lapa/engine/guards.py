@@ -56,6 +56,49 @@ class NonFiniteGuard:
         self.total, self.in_a_row = state["total"], state["in_a_row"]
 
 
+class ZeroLossGuard:
+    """Ends the run when a term of the loss is exactly 0 for too many steps: then it is hardly ever computed.
+
+    Terms whose weight is 0 are not watched.
+
+    Attributes:
+        in_a_row: by name of a term, its latest steps with the value 0 without another between.
+    """
+
+    def __init__(self, options: TrainingConfig) -> None:
+        self.limit = options.max_zero
+        self.in_a_row: dict[str, int] = {}
+
+    def watch(self, step: int, values: dict[str, float], weights: dict[str, float]) -> None:
+        """Notes the terms of one step.
+
+        Args:
+            step: its number.
+            values: of each term, unweighted, over the whole batch.
+            weights: of each term.
+
+        Raises:
+            TrainingError: a term was 0 for one step too many.
+        """
+        zero = [name for name, weight in weights.items() if weight and values[name] == 0]
+        self.in_a_row = {name: self.in_a_row.get(name, 0) + 1 for name in zero}
+        for name, steps in self.in_a_row.items():
+            if self.limit and steps >= self.limit:
+                raise TrainingError(
+                    f"the loss term '{name}' was exactly 0 for {steps} steps, up to step {step}: it is probably not "
+                    "computed, or a file of weights that it needs is a stub; correct that, set the term's weight to 0, "
+                    "or switch this check off with training.max_zero=0"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {"in_a_row": dict(self.in_a_row)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.in_a_row = dict(state["in_a_row"])
+
+
 class CollapseGuard:
     """Warns when the codebook's mean perplexity over a window of steps is too small a share of its codes.
 

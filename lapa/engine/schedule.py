@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -37,6 +38,14 @@ class Clock:
     def is_over(self, step: int) -> bool:
         """Whether the last step is done."""
         return step >= self.steps or self.elapsed() >= self.limit
+
+
+def with_steps(options: TrainingConfig, steps_per_epoch: int) -> TrainingConfig:
+    """The same options, in which ``steps`` are as many as ``epochs`` needs, if it is set; rounded up."""
+    if options.epochs is None:
+        return options
+    steps = math.ceil(round(options.epochs * steps_per_epoch, 6))  # 0.1 of 30 is 3, not 3.0000000000000004
+    return dataclasses.replace(options, steps=max(1, steps))
 
 
 def learning_rate(options: TrainingConfig, progress: float) -> float:

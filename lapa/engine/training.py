@@ -28,11 +28,11 @@ from lapa.data.store import FrameStore
 from lapa.device import check_compiler, set_cpu_arithmetic
 from lapa.engine.checkpoint import prune, save_checkpoint, step_checkpoints, step_path
 from lapa.engine.facts import run_facts
-from lapa.engine.guards import Alarms, CollapseGuard, NonFiniteGuard
+from lapa.engine.guards import Alarms, CollapseGuard, NonFiniteGuard, ZeroLossGuard
 from lapa.engine.metering import Meter, training_bar, update_bar
 from lapa.engine.randomness import rng_state, seed_everything, set_rng_state
 from lapa.engine.run_folder import find_run, prepare_folder
-from lapa.engine.schedule import Clock, is_due
+from lapa.engine.schedule import Clock, is_due, with_steps
 from lapa.engine.setup import (
     check_ranks,
     lay_out,
@@ -101,7 +101,7 @@ def train(
         CheckpointError: the run to resume cannot be read, or was configured otherwise.
         ConfigError: an option does not fit the data or the machine, or the folder holds a run already.
         DataError: too few episodes.
-        TrainingError: the loss stays infinite or NaN.
+        TrainingError: the loss stays infinite or NaN, or one of its terms 0.
         TrainingInterrupted: on SIGINT or SIGTERM, after saving.
     """
     with distributed.process_group(config.training.device) as device:
@@ -116,6 +116,7 @@ class Run:
     """One training run: all its state, and the loop.
 
     Attributes:
+        options: the section ``training`` of the configuration, with the steps that its epochs come to.
         step: optimizer steps taken.
         best: validation metrics of the best checkpoint; empty before the first.
     """
@@ -151,6 +152,7 @@ class Run:
             world_size=distributed.world_size(),
             groups=train_set.groups,
         )
+        options = self.options = with_steps(options, self.steps_per_epoch)
 
         self.system = make_system(config, measure(store, store.episodes, train_set.format))
         placement = place([train_set, val_set], config.data.placement, device)
@@ -159,6 +161,7 @@ class Run:
             self.system.load_state_dict(resumed["model"])
         lay_out(self.system, options, device)
         facts = run_facts(config, self.system, store, device)
+        facts["training"] = {"steps": options.steps, "steps_per_epoch": self.steps_per_epoch, "clips": len(train_set)}
         parallel = parallel_system(self.system, device)
         if options.compile:
             self.system.compile()
@@ -172,6 +175,7 @@ class Run:
             options.precision,
         )
         self.non_finite = NonFiniteGuard(options)
+        self.zero_loss = ZeroLossGuard(options)
         self.collapse = CollapseGuard(
             options, self.system.quantizer.num_codes if isinstance(self.system, Coder) else None
         )
@@ -192,16 +196,17 @@ class Run:
             f"training {facts['model']['parameters']:,} parameters on {device}: {len(train_set)} clips of "
             f"{len(self.split['train'])} episodes, frames in {placement}; "
             f"validating on {len(val_set)} clips of {len(self.split['val'])}"
+            + (f"; {options.epochs:g} epochs are {options.steps:,} steps" if options.epochs else "")
         )
 
     def train(self, stop: StopSignal) -> TrainingSummary:
         """Takes all steps that are left.
 
         Raises:
-            TrainingError: the loss stays infinite or NaN.
+            TrainingError: the loss stays infinite or NaN, or one of its terms 0.
             TrainingInterrupted: on SIGINT or SIGTERM, after saving.
         """
-        options = self.config.training
+        options = self.options
         with training_bar(options, self.clock, self.step) as bar:
             done = self.is_over()
             while not done:
@@ -235,8 +240,11 @@ class Run:
         """Tells the guards of a step.
 
         Raises:
-            TrainingError: the loss stays infinite or NaN.
+            TrainingError: the loss stays infinite or NaN, or one of its terms 0.
         """
+        self.zero_loss.watch(
+            self.step, {name: result.metrics[f"train/loss/{name}"] for name in result.weights}, result.weights
+        )
         if result.is_finite:
             self.non_finite.good()
         else:
@@ -265,7 +273,7 @@ class Run:
 
     def should_revive(self, progress: Progress) -> bool:
         """Whether dead codes are moved after this step."""
-        options = self.config.training
+        options = self.options
         due = is_due(self.step, options.reseed_every) and progress < options.reseed_until
         return due and not self.non_finite.in_a_row
 
@@ -319,7 +327,7 @@ class Run:
             save_checkpoint(
                 path, self.system, self.config, split=self.split, step=self.step, metrics=self.best, training=state
             )
-            prune(self.out, self.config.training.keep_last)
+            prune(self.out, self.options.keep_last)
         return path
 
     def training_state(self) -> dict[str, Any]:
@@ -332,6 +340,7 @@ class Run:
             "rng": distributed.gathered_objects(rng_state(self.device)),
             "elapsed": self.clock.elapsed(),
             "non_finite": self.non_finite.state_dict(),
+            "zero_loss": self.zero_loss.state_dict(),
             "collapse": self.collapse.state_dict(),
             "best": self.best,
             "fingerprint": self.fingerprint,
@@ -341,6 +350,8 @@ class Run:
         """The inverse of :meth:`training_state`."""
         self.take_step.load_state_dict(state)
         self.non_finite.load_state_dict(state["non_finite"])
+        if "zero_loss" in state:  # older checkpoints have none
+            self.zero_loss.load_state_dict(state["zero_loss"])
         self.collapse.load_state_dict(state["collapse"])
         self.best = state["best"]
         if len(state["rng"]) == distributed.world_size():
@@ -366,7 +377,7 @@ class Run:
         path = self.save()
         raise TrainingInterrupted(
             f"stopped after step {self.step} and saved {path}; "
-            f"go on with `lapa train --resume training.out={self.config.training.out}`",
+            f"go on with `lapa train --resume training.out={self.options.out}`",
             received,
         )
 
@@ -383,7 +394,7 @@ class Run:
             last=step_path(self.out, self.step),
             steps=self.step,
             seconds=seconds,
-            pairs_per_second=self.step * self.config.training.batch_size / seconds,
+            pairs_per_second=self.step * self.options.batch_size / seconds,
             metrics=self.best,
             outcome=self.system.outcome(self.best) if self.best else "",
             warnings=warnings,

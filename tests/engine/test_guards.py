@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lapa.config import TrainingConfig
-from lapa.engine.guards import Alarms, CollapseGuard, NonFiniteGuard
+from lapa.engine.guards import Alarms, CollapseGuard, NonFiniteGuard, ZeroLossGuard
 from lapa.errors import TrainingError
 
 
@@ -20,6 +20,33 @@ def test_bad_steps_in_a_row_end_the_run_and_scattered_ones_do_not() -> None:
     guard.bad(31, "the last good checkpoint is step_20.pt")
     with pytest.raises(TrainingError, match=r"not finite for 3 steps, up to step 32; the last good .* is step_20.pt"):
         guard.bad(32, "the last good checkpoint is step_20.pt")
+
+
+def watch_terms(guard: ZeroLossGuard, first: int, *values: float, weight: float = 1.0) -> None:
+    """Steps with a term ``perceptual`` of those values, beside one that is never 0."""
+    for step, value in enumerate(values, start=first):
+        guard.watch(step, {"error": 0.1, "perceptual": value}, {"error": 1.0, "perceptual": weight})
+
+
+def test_a_term_that_stays_exactly_zero_ends_the_run_in_one_line() -> None:
+    guard = ZeroLossGuard(TrainingConfig(max_zero=3))
+    watch_terms(guard, 1, 0.0, 0.0, 1e-30, 0.0, 0.0, float("nan"), 0.0, 0.0)
+    with pytest.raises(TrainingError) as raised:
+        watch_terms(guard, 9, 0.0)
+    message = str(raised.value)
+    assert message.startswith("the loss term 'perceptual' was exactly 0 for 3 steps, up to step 9: ")
+    assert "set the term's weight to 0" in message
+    assert "training.max_zero=0" in message
+    assert "\n" not in message
+
+
+def test_a_term_without_a_weight_and_one_that_was_left_out_may_be_zero() -> None:
+    guard = ZeroLossGuard(TrainingConfig(max_zero=3))
+    watch_terms(guard, 1, *[0.0] * 10, weight=0.0)
+    watch_terms(guard, 11, 0.0, 0.0)
+    guard.watch(13, {"error": 0.1}, {"error": 1.0})
+    watch_terms(guard, 14, 0.0, 0.0)
+    watch_terms(ZeroLossGuard(TrainingConfig(max_zero=0)), 1, *[0.0] * 200)  # switched off
 
 
 def watch(guard: CollapseGuard, perplexities: list[float]) -> list[tuple[int, str]]:
@@ -72,6 +99,11 @@ def test_a_resumed_guard_goes_on_counting() -> None:
     with pytest.raises(TrainingError):
         second.bad(3, "")
     assert second.total == 3
+    before, after = ZeroLossGuard(options), ZeroLossGuard(options)
+    watch_terms(before, 1, *[0.0] * 99)
+    after.load_state_dict(before.state_dict())
+    with pytest.raises(TrainingError, match="for 100 steps, up to step 100"):
+        watch_terms(after, 100, 0.0)
 
 
 def test_an_alarm_is_said_once_whatever_its_figures_and_again_after_it_was_gone() -> None:

@@ -190,6 +190,30 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert logged(out) == logged(Path(alone.training.out))
 
 
+def test_a_run_of_epochs_resumes_to_the_same_steps_and_bits(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, alone = (toy_config(out, "training.epochs=3.2") for out in ("stopped", "alone"))
+    send_at(monkeypatch, signal.SIGTERM, step=5)
+    with pytest.raises(TrainingInterrupted):
+        train(config, toy_store, quiet)
+    monkeypatch.undo()
+    assert train(config, toy_store, quiet, existing="resume").steps == train(alone, toy_store, quiet).steps == 13
+    out, whole = Path(config.training.out), Path(alone.training.out)
+    assert same(weights(out / "step_13.pt"), weights(whole / "step_13.pt"))
+    assert logged(out) == logged(whole)
+
+
+def test_checkpoints_from_before_a_guard_still_resume(toy_store: FrameStore, toy_config: Callable[..., Config]) -> None:
+    newest = train(toy_config("run", "training.steps=6"), toy_store, quiet).last
+    state = torch.load(newest, weights_only=True)
+    del state["training"]["zero_loss"]
+    for key in ("epochs", "max_zero"):
+        del state["config"]["training"][key]
+    torch.save(state, newest)
+    assert train(toy_config("run", "training.steps=9"), toy_store, quiet, existing="resume").steps == 9
+
+
 def send_at(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> None:
     """Sends this process a signal while that step is computed."""
     steps, terms = iter(range(1, 1000)), latent_action.loss_terms

@@ -9,7 +9,7 @@ import pytest
 
 from lapa.config import TrainingConfig
 from lapa.engine import schedule
-from lapa.engine.schedule import Clock, is_due, learning_rate
+from lapa.engine.schedule import Clock, is_due, learning_rate, with_steps
 
 
 def rate(progress: float, **options: Any) -> float:
@@ -56,6 +56,18 @@ def test_the_clock_of_a_resumed_run_counts_the_time_before() -> None:
     clock = Clock(TrainingConfig(max_minutes=2), before=90)
     assert 90 <= clock.elapsed() < 95
     assert clock.progress(0) == pytest.approx(0.75, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(None, 500), (1, 30), (2.5, 75), (0.1, 3), (0.101, 4), (0.001, 1), (20, 600)]
+)
+def test_epochs_say_how_many_steps_in_whole_ones(epochs: float | None, steps: int) -> None:
+    options = TrainingConfig(steps=500, epochs=epochs)
+    found = with_steps(options, steps_per_epoch=30)
+    assert found.steps == steps
+    assert options.steps == 500
+    assert Clock(found).is_over(steps)
+    assert not Clock(found).is_over(steps - 1)
 
 
 @pytest.mark.parametrize(("step", "due"), [(1, False), (9, False), (10, True), (20, True)])

@@ -21,6 +21,7 @@ from lapa.data.packing import open_store
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint, read_state
 from lapa.engine.facts import git_revision
+from lapa.engine.schedule import learning_rate
 from lapa.engine.setup import make_system
 from lapa.engine.stopping import StopSignal
 from lapa.engine.training import Run, train
@@ -484,6 +485,45 @@ def test_a_system_is_told_share_steps_and_epochs(
     expected = [(step / 5, step, step / 4) for step in range(5)]  # 36 clips are 4 batches of 8
     assert [tuple(each[1:]) for each in seen if each[0]] == expected
     assert {tuple(each[1:]) for each in seen if not each[0]} == {expected[-1]}
+
+
+def test_epochs_say_how_long_and_the_run_says_the_steps(
+    toy_store: FrameStore, toy_config: Callable[..., Config]
+) -> None:
+    config, said = toy_config("training.epochs=1.6"), list[str]()
+    summary = train(config, toy_store, said.append)
+    assert summary.steps == 7  # 36 clips are 4 batches of 8, of which 6.4 are asked for
+    assert any(line.endswith("; 1.6 epochs are 7 steps") for line in said)
+    assert log_lines(summary.best.parent)[-1]["step"] == 7
+    rates = [line["train/optim/learning_rate"] for line in log_lines(summary.best.parent) if "train/loss/total" in line]
+    assert rates[-1] == pytest.approx(learning_rate(config.training, 6 / 7)), "the schedule is that of seven steps"
+    assert load_config(file=summary.best.parent / "config.yaml") == config
+    facts = json.loads((summary.best.parent / "run.json").read_text())
+    assert facts["training"] == {"steps": 7, "steps_per_epoch": 4, "clips": 36}
+
+
+@pytest.mark.parametrize(("weight", "ends"), [(1.0, True), (0.0, False)])
+def test_a_term_that_is_never_computed_ends_the_run_unless_it_has_no_weight(
+    toy_store: FrameStore, toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, weight: float, ends: bool
+) -> None:
+    def with_stub(*arguments: Any) -> Terms:
+        return {**loss_terms(*arguments), "stub": (weight, torch.zeros(()))}
+
+    monkeypatch.setattr(latent_action, "loss_terms", with_stub)
+    config = toy_config("training.max_zero=12", "training.accumulate=2")
+    if ends:
+        with pytest.raises(TrainingError, match="loss term 'stub' was exactly 0 for 12 steps, up to step 12"):
+            train(config, toy_store, quiet)
+    else:
+        assert train(config, toy_store, quiet).steps == 20
+
+
+def test_a_quantizer_without_a_loss_of_its_own_is_not_taken_for_a_mistake(
+    toy_store: FrameStore, toy_config: Callable[..., Config]
+) -> None:
+    summary = train(toy_config("training.max_zero=2", "model.quantizer.name=fsq"), toy_store, quiet)
+    assert summary.metrics["val/loss/quantizer"] == 0
+    assert summary.steps == 20
 
 
 def test_a_collapsing_codebook_is_told_while_it_trains(
