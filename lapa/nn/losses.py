@@ -44,3 +44,14 @@ def scheduled(start: float, end: float, progress: float) -> float:
     if not (start and end):
         return start + (end - start) * progress
     return start * (end / start) ** progress
+
+
+def stepped(start: float, increment: float, every: float, cap: float, count: float) -> float:
+    """A weight that begins at ``start`` and rises by ``increment`` after each ``every``, up to ``cap``.
+
+    Args:
+        every: length of a stair, positive, in steps or epochs.
+        count: of these, how many are done.
+    """
+    stairs = math.floor(count / every + 1e-9)  # 0.3 epochs are three times 0.1, whatever rounding says
+    return min(cap, start + increment * stairs)

@@ -1,8 +1,10 @@
-"""The perceptual loss computes what VGG16's layers would, reaches the prediction, and refuses other files."""
+"""The perceptual losses compute what VGG16's layers would, reach the prediction, and refuse other files."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from lapa.contracts import Quantized, Terms
 from lapa.data.store import FrameStore
 from lapa.engine.training import train
 from lapa.errors import ConfigError
-from lapa.nn.perceptual import PerceptualLoss, load_vgg16
+from lapa.nn.perceptual import FeatureLoss, load_perceptual
 from lapa.systems.latent_action.config import LossConfig
 from lapa.systems.latent_action.losses import loss_terms, make_perceptual
 
 WIDTHS = {0: (3, 4), 2: (4, 4), 5: (4, 6), 7: (6, 6), 10: (6, 8), 12: (8, 8), 14: (8, 8)}
+WIDTHS |= {17: (8, 5), 19: (5, 5), 21: (5, 5), 24: (5, 7), 26: (7, 7), 28: (7, 7)}
 """Channels before and after each convolution of a small VGG16, by its number in torchvision's ``features``."""
 
 
@@ -32,7 +35,7 @@ def state() -> dict[str, torch.Tensor]:
     for number, (before, after) in WIDTHS.items():
         weights[f"features.{number}.weight"] = torch.randn(after, before, 3, 3, generator=generator) / 3
         weights[f"features.{number}.bias"] = torch.randn(after, generator=generator) / 3
-    return {**weights, "features.17.weight": torch.zeros(8, 8, 3, 3), "classifier.0.weight": torch.zeros(2, 2)}
+    return {**weights, "classifier.0.weight": torch.zeros(2, 2)}
 
 
 @pytest.fixture
@@ -41,14 +44,23 @@ def file(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
     return tmp_path / "vgg16.pt"
 
 
+@pytest.fixture
+def heads(tmp_path: Path) -> Path:
+    """LPIPS' weights of the channels of the five layers, as the package's file names them."""
+    generator = torch.Generator().manual_seed(1)
+    names = {f"lin{index}.model.1.weight": (1, width, 1, 1) for index, width in enumerate((4, 6, 8, 5, 7))}
+    torch.save({name: torch.rand(shape, generator=generator) for name, shape in names.items()}, tmp_path / "heads.pth")
+    return tmp_path / "heads.pth"
+
+
 def reference(state: dict[str, torch.Tensor]) -> nn.Sequential:
-    """The same layers, as torchvision numbers them, up to relu3_3."""
+    """The same layers, as torchvision numbers them, up to relu5_3."""
     layers: list[nn.Module] = []
-    for number in range(16):
+    for number in range(30):
         if number in WIDTHS:
             layers.append(nn.Conv2d(*WIDTHS[number], 3, padding=1))
         else:
-            layers.append(nn.MaxPool2d(2, 2) if number in (4, 9) else nn.ReLU())
+            layers.append(nn.MaxPool2d(2, 2) if number in (4, 9, 16, 23) else nn.ReLU())
     network = nn.Sequential(*layers)
     used = {f"{number}.{kind}" for number in WIDTHS for kind in ("weight", "bias")}
     network.load_state_dict({name: state[f"features.{name}"] for name in used})
@@ -69,18 +81,53 @@ def test_the_loss_compares_unit_features_of_three_layers(
             a, b = (nn.functional.normalize(features, dim=1) for features in (x, y))
             distances.append(((a - b) ** 2).sum(1).mean())
     assert len(distances) == 3
-    assert float(load_vgg16(file)(prediction, target)) == pytest.approx(float(sum(distances).detach() / 3), rel=1e-4)
+    assert float(load_perceptual("vgg16", file)(prediction, target)) == pytest.approx(
+        float(sum(distances).detach() / 3), rel=1e-4
+    )
 
 
-def test_equal_frames_are_at_no_distance_and_others_are(file: Path) -> None:
-    loss = load_vgg16(file)
+def lpips_by_hand(
+    state: dict[str, torch.Tensor], heads: Path, prediction: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """Equation 1 of Zhang et al. 2018 for frames (B, 3, H, W) in [-1, 1], through the package's scaling."""
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    x, y = ((frames - shift[:, None, None]) / scale[:, None, None] for frames in (prediction, target))
+    weights = iter(torch.load(heads, weights_only=True).values())
+    total = torch.zeros(len(prediction))
+    for number, layer in enumerate(reference(state)):
+        x, y = layer(x), layer(y)
+        if number in (3, 8, 15, 22, 29):
+            a, b = (features / (features.norm(dim=1, keepdim=True) + 1e-10) for features in (x, y))
+            total += (next(weights) * (a - b) ** 2).sum(1).mean((1, 2))
+    assert next(weights, None) is None
+    return total.mean()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lpips_is_equation_1_of_frames_brought_to_minus_one_to_one(
+    state: dict[str, torch.Tensor], file: Path, heads: Path, channels: int
+) -> None:
+    prediction, target = torch.rand(2, 3, channels, 32, 24, generator=torch.Generator().manual_seed(2))
+    found = float(load_perceptual("lpips", file, heads)(prediction, target))
+    colour = [frames.expand(-1, 3, -1, -1) for frames in (prediction, target)]
+    expected = float(lpips_by_hand(state, heads, *(2 * frames - 1 for frames in colour)).detach())
+    unscaled = float(lpips_by_hand(state, heads, *colour).detach())
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert abs(found - unscaled) > 0.05 * expected, "this test could not tell frames in [0, 1]"
+
+
+@pytest.fixture(params=["vgg16", "lpips"])
+def loss(request: pytest.FixtureRequest, file: Path, heads: Path) -> FeatureLoss:
+    return load_perceptual(request.param, file, heads)
+
+
+def test_equal_frames_are_at_no_distance_and_others_are(loss: FeatureLoss) -> None:
     frames = torch.rand(2, 1, 20, 16)
     assert loss(frames, frames) == 0
     assert loss(frames.flip(3), frames) > 0.01
 
 
-def test_the_gradient_reaches_the_prediction_and_no_weight(file: Path) -> None:
-    loss = load_vgg16(file)
+def test_the_gradient_reaches_the_prediction_and_no_weight(loss: FeatureLoss) -> None:
     prediction = torch.rand(2, 1, 20, 16, requires_grad=True)
     loss(prediction, torch.rand(2, 1, 20, 16)).backward()
     assert prediction.grad is not None
@@ -90,8 +137,25 @@ def test_the_gradient_reaches_the_prediction_and_no_weight(file: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_half_precision_prediction_gives_a_finite_loss(file: Path, dtype: torch.dtype) -> None:
-    assert load_vgg16(file)(torch.zeros(1, 1, 20, 16, dtype=dtype), torch.zeros(1, 1, 20, 16)).isfinite()
+def test_a_half_precision_prediction_gives_a_finite_loss(loss: FeatureLoss, dtype: torch.dtype) -> None:
+    assert loss(torch.zeros(1, 1, 20, 16, dtype=dtype), torch.zeros(1, 1, 20, 16)).isfinite()
+
+
+def test_places_without_any_feature_leave_the_gradient_finite(
+    state: dict[str, torch.Tensor], file: Path, heads: Path
+) -> None:
+    torch.save({**state, "features.28.bias": torch.full((7,), -1e6)}, file)  # nothing passes the last ReLU
+    prediction = torch.rand(1, 1, 20, 16, requires_grad=True)
+    load_perceptual("lpips", file, heads)(prediction, torch.rand(1, 1, 20, 16)).backward()
+    assert prediction.grad is not None
+    assert prediction.grad.isfinite().all()
+
+
+def test_frames_too_small_for_the_layers_are_an_error(file: Path, heads: Path) -> None:
+    frames = torch.rand(2, 1, 20, 15)
+    with pytest.raises(ConfigError, match=r"frames of at least 16 x 16 pixels, not 20 x 15; lower data.downsample"):
+        load_perceptual("lpips", file, heads)(frames, frames)
+    assert load_perceptual("vgg16", file)(frames, frames) == 0
 
 
 def terms_of(
@@ -99,7 +163,7 @@ def terms_of(
     following: torch.Tensor,
     config: LossConfig,
     progress: float,
-    perceptual: PerceptualLoss | None,
+    perceptual: FeatureLoss | None,
 ) -> Terms:
     """The terms for a model whose quantizer lost 0.7."""
     quantized = Quantized(torch.zeros(1, 2, 1, 1), None, torch.tensor(0.7), {})
@@ -148,6 +212,11 @@ def without(name: str) -> Callable[[dict[str, Any]], Any]:
         (without("features.5.bias"), r"has no features.5.weight and .bias"),
         (lambda state: {**state, "features.7.weight": torch.zeros(6, 5, 3, 3)}, r"features.7.weight is \(6, 5, 3, 3\)"),
         (lambda state: {**state, "features.0.weight": torch.zeros(4, 1, 3, 3)}, r"not \(4, 3, 3, 3\)"),
+        (lambda state: {**state, "features.14.bias": torch.full((8,), torch.nan)}, "features.14 is not finite"),
+        (
+            lambda state: {**state, "features.12.weight": torch.zeros(8, 8, 3, 3)},
+            "features.12.weight is all zeros, a stub",
+        ),
         (lambda state: list(state.values()), "is not a state dict"),
         (lambda state: re.compile("code"), "cannot be read as weights"),  # a pickled object, which loading would run
     ],
@@ -157,18 +226,79 @@ def test_a_file_that_is_not_vgg16_is_refused(
 ) -> None:
     torch.save(spoil(state), file)
     with pytest.raises(ConfigError, match=message) as raised:
-        load_vgg16(file)
+        load_perceptual("vgg16", file)
     assert str(raised.value).startswith(f"loss.perceptual_weights: {file}: ")
     assert "\n" not in str(raised.value)
+
+
+HEAD = "lin3.model.1.weight"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without(HEAD), f"has no {HEAD}"),
+        (lambda state: {**state, HEAD: torch.ones(1, 512, 1, 1)}, rf"{HEAD} is \(1, 512, 1, 1\), not \(1, 5, 1, 1\)"),
+        (lambda state: {**state, HEAD: torch.full((1, 5, 1, 1), torch.inf)}, f"{HEAD} is not finite, or negative"),
+        (lambda state: {**state, HEAD: -torch.ones(1, 5, 1, 1)}, f"{HEAD} is not finite, or negative"),
+        (lambda state: {name: head * 0 for name, head in state.items()}, "is all zeros, a stub"),
+        (lambda state: [state], "is not a state dict"),
+    ],
+)
+def test_a_file_that_is_not_the_heads_of_lpips_is_refused(
+    file: Path, heads: Path, spoil: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    torch.save(spoil(torch.load(heads, weights_only=True)), heads)
+    with pytest.raises(ConfigError, match=message) as raised:
+        load_perceptual("lpips", file, heads)
+    assert str(raised.value).startswith(f"loss.perceptual_heads: {heads}: ")
+    assert "pip install --no-deps lpips" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_lpips_needs_all_thirteen_convolutions(state: dict[str, torch.Tensor], file: Path, heads: Path) -> None:
+    torch.save(without("features.28.weight")(state), file)
+    with pytest.raises(ConfigError, match=r"loss.perceptual_weights: .*: has no features.28.weight and .bias"):
+        load_perceptual("lpips", file, heads)
+    load_perceptual("vgg16", file)
+
+
+def test_the_heads_are_those_of_the_installed_package_which_is_not_imported(
+    file: Path, heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "lpips"
+    (package / "weights" / "v0.1").mkdir(parents=True)
+    (package / "__init__.py").write_text("import torchvision_that_is_not_there")
+    monkeypatch.syspath_prepend(str(package.parent))
+    with pytest.raises(ConfigError, match=r"perceptual_heads: .*vgg.pth: no such file"):
+        load_perceptual("lpips", file)
+    heads.rename(package / "weights" / "v0.1" / "vgg.pth")
+    frames = torch.rand(2, 2, 1, 20, 16)
+    assert load_perceptual("lpips", file)(*frames) > 0
+    assert "lpips" not in sys.modules
+
+
+def test_without_the_package_a_file_of_heads_is_asked_for(
+    file: Path, heads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"loss.perceptual_heads: the package lpips is not installed; .*or name its"):
+        load_perceptual("lpips", file)
+    load_perceptual("lpips", file, heads)
+
+
+def test_an_unknown_kind_is_an_error(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"loss.perceptual_kind: must be vgg16 or lpips, not 'alex'"):
+        load_perceptual("alex", file)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights"])
 def test_a_file_that_is_no_weights_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "vgg16.pt").write_bytes(content)
     with pytest.raises(ConfigError, match="cannot be read as weights; make one"):
-        load_vgg16(tmp_path / "vgg16.pt")
+        load_perceptual("vgg16", tmp_path / "vgg16.pt")
     with pytest.raises(ConfigError, match="no such file; make one"):
-        load_vgg16(tmp_path / "none.pt")
+        load_perceptual("vgg16", tmp_path / "none.pt")
 
 
 def test_a_run_trains_with_it_and_logs_it(breakout_store: FrameStore, file: Path, tmp_path: Path) -> None:

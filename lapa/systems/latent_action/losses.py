@@ -8,11 +8,11 @@ from torch import Tensor
 
 from lapa.contracts import Quantized, Terms
 from lapa.nn.losses import scheduled, weighted_squared_error
-from lapa.nn.perceptual import PerceptualLoss, load_vgg16
+from lapa.nn.perceptual import FeatureLoss, load_perceptual
 from lapa.systems.latent_action.config import LossConfig
 
 
-def make_perceptual(config: LossConfig) -> PerceptualLoss | None:
+def make_perceptual(config: LossConfig) -> FeatureLoss | None:
     """The perceptual loss if the configuration asks for one.
 
     Raises:
@@ -21,7 +21,7 @@ def make_perceptual(config: LossConfig) -> PerceptualLoss | None:
     if not (config.perceptual or config.perceptual_end):
         return None
     assert config.perceptual_weights is not None  # the configuration has been checked
-    return load_vgg16(Path(config.perceptual_weights))
+    return load_perceptual("vgg16", Path(config.perceptual_weights))
 
 
 def loss_terms(
@@ -31,7 +31,7 @@ def loss_terms(
     following: Tensor,
     config: LossConfig,
     progress: float,
-    perceptual: PerceptualLoss | None = None,
+    perceptual: FeatureLoss | None = None,
 ) -> Terms:
     """The terms of one batch; the perceptual one is there while its weight is not 0.
 

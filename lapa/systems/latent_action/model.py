@@ -41,7 +41,7 @@ from lapa.data.frames import FrameFormat, to_float
 from lapa.errors import DataError
 from lapa.metrics.pixels import mean_ssim, psnr_db, squared_errors
 from lapa.nn.layers import TokenPool
-from lapa.nn.perceptual import PerceptualLoss
+from lapa.nn.perceptual import FeatureLoss
 from lapa.nn.recompute import recomputed
 from lapa.sections import build, build_encoder
 from lapa.systems.coding import code_counts, code_metrics
@@ -107,7 +107,7 @@ class LatentActionModel(Coder, Drawer, Dreamer):
             ),
         )
         self.sees_all = self.pool is not None
-        self._perceptual: PerceptualLoss | None = None
+        self._perceptual: FeatureLoss | None = None
 
     def forward(self, current: Tensor, following: Tensor) -> ModelOutput:  # type: ignore[override] # two inputs, named
         """(B, C, H, W) float in [0, 1] twice -> :class:`ModelOutput`."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lapa.contracts import Quantized
-from lapa.nn.losses import scheduled, weighted_squared_error, weighted_sum
+from lapa.nn.losses import scheduled, stepped, weighted_squared_error, weighted_sum
 from lapa.systems.latent_action.config import LossConfig
 from lapa.systems.latent_action.losses import loss_terms
 
@@ -104,3 +104,15 @@ def test_a_loss_without_terms_is_refused():
 def test_a_term_that_is_no_scalar_is_refused_by_name():
     with pytest.raises(ValueError, match=r"'b' must be a scalar, not of shape \(2,\)"):
         weighted_sum({"a": (1.0, torch.tensor(1.0)), "b": (1.0, torch.ones(2))})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(0, 0.1), (4.99, 0.1), (5.0, 0.15), (9.9, 0.15), (10, 0.2), (24.9, 0.3), (25, 0.32), (1000, 0.32)],
+)
+def test_a_weight_in_steps_rises_by_a_twentieth_every_five_epochs_up_to_its_cap(epochs, expected):
+    assert stepped(0.1, 0.05, 5, 0.32, epochs) == pytest.approx(expected)
+
+
+def test_a_weight_in_steps_takes_fractions_of_an_epoch_whatever_rounding_says():
+    assert [stepped(0, 1, 0.1, 99, tenths / 10) for tenths in range(30)] == list(range(30))
