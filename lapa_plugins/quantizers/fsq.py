@@ -53,7 +53,7 @@ class FsqQuantizer(Quantizer):
             digits = bounded + (rounded(bounded) - bounded).detach()
             quantized = self.up(digits / _column(self.levels // 2))
         codes = (digits.detach().round().long() + _column(self.levels // 2)) * _column(self.basis)
-        return Quantized(quantized, codes.sum(1), latent.new_zeros(()), {})
+        return Quantized(quantized, codes.sum(1), quantized.new_zeros(()), {})
 
     def bounded(self, latent: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, d, h, w), which rounds to as many whole numbers as each dimension has levels."""

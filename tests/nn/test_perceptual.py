@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from vgg import WIDTHS, vgg16_state, write_heads, write_vgg16
 
 from lapa.config import load_config
 from lapa.contracts import Quantized, Terms
@@ -22,35 +23,20 @@ from lapa.nn.perceptual import FeatureLoss, load_perceptual
 from lapa.systems.latent_action.config import LossConfig
 from lapa.systems.latent_action.losses import loss_terms, make_perceptual
 
-WIDTHS = {0: (3, 4), 2: (4, 4), 5: (4, 6), 7: (6, 6), 10: (6, 8), 12: (8, 8), 14: (8, 8)}
-WIDTHS |= {17: (8, 5), 19: (5, 5), 21: (5, 5), 24: (5, 7), 26: (7, 7), 28: (7, 7)}
-"""Channels before and after each convolution of a small VGG16, by its number in torchvision's ``features``."""
-
 
 @pytest.fixture
 def state() -> dict[str, torch.Tensor]:
-    """The state dict of a small VGG16 with random weights, and what else such a file holds."""
-    generator = torch.Generator().manual_seed(0)
-    weights = {}
-    for number, (before, after) in WIDTHS.items():
-        weights[f"features.{number}.weight"] = torch.randn(after, before, 3, 3, generator=generator) / 3
-        weights[f"features.{number}.bias"] = torch.randn(after, generator=generator) / 3
-    return {**weights, "classifier.0.weight": torch.zeros(2, 2)}
+    return vgg16_state()
 
 
 @pytest.fixture
-def file(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
-    torch.save(state, tmp_path / "vgg16.pt")
-    return tmp_path / "vgg16.pt"
+def file(tmp_path: Path) -> Path:
+    return write_vgg16(tmp_path / "vgg16.pt")
 
 
 @pytest.fixture
 def heads(tmp_path: Path) -> Path:
-    """LPIPS' weights of the channels of the five layers, as the package's file names them."""
-    generator = torch.Generator().manual_seed(1)
-    names = {f"lin{index}.model.1.weight": (1, width, 1, 1) for index, width in enumerate((4, 6, 8, 5, 7))}
-    torch.save({name: torch.rand(shape, generator=generator) for name, shape in names.items()}, tmp_path / "heads.pth")
-    return tmp_path / "heads.pth"
+    return write_heads(tmp_path / "heads.pth")
 
 
 def reference(state: dict[str, torch.Tensor]) -> nn.Sequential:

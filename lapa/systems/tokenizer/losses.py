@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 
-from lapa.contracts import Quantized, Terms
+from lapa.contracts import Progress, Quantized, Terms
+from lapa.nn.losses import stepped
+from lapa.nn.perceptual import FeatureLoss, load_perceptual
 from lapa.systems.tokenizer.config import LossConfig
 
 
-def loss_terms(errors: Tensor, quantized: Quantized, config: LossConfig) -> Terms:
-    """The terms of one batch.
+def make_perceptual(config: LossConfig) -> FeatureLoss | None:
+    """The perceptual loss if the configuration asks for one, now or later in the training.
+
+    Raises:
+        ConfigError: its weights cannot be read.
+    """
+    if not config.is_perceptual:
+        return None
+    assert config.perceptual_weights is not None  # the configuration has been checked
+    heads = Path(config.perceptual_heads) if config.perceptual_heads else None
+    return load_perceptual(config.perceptual_kind, Path(config.perceptual_weights), heads)
+
+
+def perceptual_weight(config: LossConfig, progress: float) -> float:
+    """The weight of the perceptual loss by the steps or epochs that are done."""
+    at = Progress.of(progress)
+    done = at.epochs if config.perceptual_unit == "epochs" else at.step
+    cap = max(config.perceptual, config.perceptual_cap)
+    return stepped(config.perceptual, config.perceptual_increment, config.perceptual_every, cap, done)
+
+
+def pixel_terms(errors: Tensor, config: LossConfig) -> Terms:
+    """The mean error of all pixels and, if it has a weight, that of each frame's worst.
 
     Args:
         errors: (B, H, W), how wrong each pixel is, as the frame decoder measures it.
-        quantized: what the quantizer gave.
         config: the weights.
     """
-    terms: Terms = {
-        "reconstruction": (config.reconstruction, errors.mean()),
-        "quantizer": (config.quantizer, quantized.loss),
-    }
+    terms: Terms = {"reconstruction": (config.reconstruction, errors.mean())}
     if config.worst:
         pixels = errors.flatten(1)
         count = max(1, round(config.worst_share * pixels.shape[1]))
         terms["worst"] = (config.worst, pixels.topk(count, sorted=False).values.mean())
     return terms
+
+
+def quantizer_term(quantized: Quantized, config: LossConfig, has_loss: bool) -> Terms:
+    """The quantizer's own loss, without a weight where it has none."""
+    return {"quantizer": (config.quantizer if has_loss else 0.0, quantized.loss)}

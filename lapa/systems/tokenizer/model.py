@@ -21,11 +21,12 @@ from lapa.contracts import Changes, Clips, ClipSpec, Coder, Drawer, Facts, Quant
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat, to_float
 from lapa.metrics.pixels import mean_ssim, psnr_db, squared_errors
+from lapa.nn.perceptual import FeatureLoss
 from lapa.nn.recompute import recomputed
 from lapa.sections import build, build_encoder
 from lapa.systems.coding import code_counts, code_metrics
 from lapa.systems.tokenizer.config import LossConfig, ModelConfig
-from lapa.systems.tokenizer.losses import loss_terms
+from lapa.systems.tokenizer.losses import make_perceptual, perceptual_weight, pixel_terms, quantizer_term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Tokenizer(Coder, Drawer):
             grid=self.grid,
             latent_dim=config.latent_dim,
         )
+        self._perceptual: FeatureLoss | None = None
         # Of the training clips; validation compares with it.
         self.register_buffer("mean_frame", torch.zeros(seen.channels, *seen.size), persistent=False)
 
@@ -122,7 +124,14 @@ class Tokenizer(Coder, Drawer):
         return (to_float(clips.next),)
 
     def terms(self, output: TokenizerOutput, inputs: tuple[Tensor, ...], loss: LossConfig, progress: float) -> Terms:
-        return loss_terms(self.frame_decoder.pixel_errors(output.outputs, inputs[0]), output.quantized, loss)
+        (frame,) = inputs
+        terms = pixel_terms(self.frame_decoder.pixel_errors(output.outputs, frame), loss)
+        terms |= quantizer_term(output.quantized, loss, self.quantizer.has_loss)
+        weight = perceptual_weight(loss, progress)
+        if self._perceptual is not None and weight:
+            self._perceptual.to(frame.device)
+            terms["perceptual"] = (weight, self._perceptual(self.reconstruction(output.outputs), frame))
+        return terms
 
     def readings(self, output: TokenizerOutput, inputs: tuple[Tensor, ...]) -> Readings:
         (frame,) = inputs
@@ -150,6 +159,8 @@ class Tokenizer(Coder, Drawer):
         return super().metrics(stage, means | code_metrics(stage, counts), counts)
 
     def start(self, dataset: ClipDataset, loss: LossConfig) -> None:
+        # Not a part of the module: its weights stay as they are, in the file that the user names.
+        object.__setattr__(self, "_perceptual", make_perceptual(loss))
         self.mean_frame.copy_(dataset.mean_frame())
         self.frame_decoder.start(dataset)
 
