@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lapa.engine.training import train
     from lapa.inference.extraction import LatentActionDataset, extract
     from lapa.inference.labelling import Labeller, label
+    from lapa.inference.tokens import TokenDataset, detokenize, tokenize
     from lapa.shipped import ShippedModel, models
     from lapa.systems.latent_action.model import LatentActionModel
 
@@ -34,6 +35,9 @@ _HOMES = {
     "extract": "lapa.inference.extraction",
     "Labeller": "lapa.inference.labelling",
     "label": "lapa.inference.labelling",
+    "TokenDataset": "lapa.inference.tokens",
+    "detokenize": "lapa.inference.tokens",
+    "tokenize": "lapa.inference.tokens",
     "ShippedModel": "lapa.shipped",
     "models": "lapa.shipped",
     "LatentActionModel": "lapa.systems.latent_action.model",
@@ -51,12 +55,15 @@ __all__ = [
     "Quantized",
     "Quantizer",
     "ShippedModel",
+    "TokenDataset",
+    "detokenize",
     "extract",
     "label",
     "load_checkpoint",
     "load_config",
     "load_model",
     "models",
+    "tokenize",
     "train",
 ]
 

@@ -90,6 +90,21 @@ def breakout_checkpoint(breakout_run: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
+def tokenizer_run(breakout_store: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a training run: the preset ``tokenizer_debug`` on real Breakout, at half size."""
+    out = tmp_path_factory.mktemp("run") / "tokenizer"
+    overrides = ["data.downsample=2", "training.precision=fp32", "training.device=cpu"]
+    train(load_config("tokenizer_debug", overrides=[f"training.out={out}", *overrides]), breakout_store)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tokenizer_checkpoint(tokenizer_run: Path) -> Checkpoint:
+    """The best checkpoint of ``tokenizer_run``."""
+    return load_checkpoint(tokenizer_run / "best.pt", "cpu")
+
+
+@pytest.fixture(scope="session")
 def evaluation(breakout_checkpoint: Checkpoint, breakout_store: FrameStore) -> Evaluation:
     """What is found of ``breakout_checkpoint`` on its test episode."""
     return evaluate(breakout_checkpoint, breakout_store)

@@ -119,8 +119,12 @@ def test_two_processes_go_on_where_they_stopped(
     assert all(torch.equal(stopped[name], alone[name]) for name in alone)
 
 
-def test_two_processes_extract_the_bytes_of_one(breakout_recording: Path, breakout_run: Path, tmp_path: Path) -> None:
-    options = ["extract", "--checkpoint", str(breakout_run / "best.pt"), "--data", str(breakout_recording)]
+@pytest.mark.parametrize("run", ["breakout_run", "tokenizer_run"])
+def test_two_processes_extract_the_bytes_of_one(
+    run: str, breakout_recording: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    checkpoint = request.getfixturevalue(run) / "best.pt"
+    options = ["extract", "--checkpoint", str(checkpoint), "--data", str(breakout_recording)]
     assert main([*options, "--out", str(tmp_path / "alone.lapa")]) == 0
     done = torchrun("-m", "lapa.cli", *options, "--out", str(tmp_path / "together.lapa"))
     assert (tmp_path / "together.lapa").exists(), done.stderr[-3000:]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Subparsers = Any  # argparse's own type for it is private
 DEFAULT_CHECKPOINT = "checkpoints/latent_action/best.pt"
 DEFAULT_DATASET = "latent_actions.lapa"
+DEFAULT_TOKENS = "tokens.lapa"
 ALIASES = {"data": "data.root", "out": "training.out", "device": "training.device"}
 """Options of ``lapa train`` that have the names that other commands give them, and the keys they set."""
 

@@ -318,3 +318,8 @@ def _sum_matrix(width: int, size: int, device: torch.device) -> Tensor:
 def to_float(frames: Tensor) -> Tensor:
     """uint8 in [0, 255] -> float32 in [0, 1], same shape, on the same device."""
     return frames.float().div_(255.0)
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """(N, C, H, W) floats in [0, 1] -> (N, H, W, C) uint8, the nearest, on the CPU."""
+    return frames.clamp(0, 1).mul(255).round().byte().movedim(1, -1).cpu()

@@ -22,6 +22,10 @@ from lapa.device import cpu_threads, full_float32
 from lapa.errors import DataError
 from lapa.nn.layers import fold_batch_norm
 
+FRAMES = {"codes": 2, "tokens": 1}
+"""How many consecutive frames have a label together, by what a :class:`Coder` calls its codes."""
+WORDS = {"codes": "codes of transitions", "tokens": "tokens, codes of single frames"}
+"""What these are, for messages."""
 ROUNDING = 1e-5
 """Latents nearer a border than this share of the pair's largest value count as undecided in single precision.
 
@@ -31,7 +35,7 @@ Measured on a trained model, single precision errs by 3e-7 of the largest value 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """What a :class:`Labeller` finds of B pairs.
+    """What a :class:`Labeller` finds of B pairs, or of B frames.
 
     Attributes:
         codes: (B, h, w * n) int64.
@@ -44,12 +48,15 @@ class Labels:
 
 
 class Labeller:
-    """Labels pairs of frames with a trained model.
+    """Labels pairs of frames, or single ones, with a trained model.
 
     Args:
         model: a trained model, in eval mode. Later changes of its encoder's weights go unseen.
         threads: how many of the processor's cores to compute on; None leaves that to PyTorch's own setting. The
             codes are the same.
+
+    Attributes:
+        frames: how many frames have a label together: 2 of a model of transitions, 1 of a tokenizer.
 
     Raises:
         DataError: the model gives no codes, or its quantizer is continuous.
@@ -62,7 +69,7 @@ class Labeller:
             )
         if model.quantizer.num_codes is None:
             raise DataError("this model's quantizer is continuous: it has no codes to label with")
-        self.model, self.threads = model, threads
+        self.model, self.threads, self.frames = model, threads, FRAMES[model.track]
         self.device = next(model.parameters()).device
         self._copies: Copies | None = None
 
@@ -74,6 +81,24 @@ class Labeller:
                 transition.
         """
         return self.label(*frames).codes
+
+    @property
+    def num_codes(self) -> int:
+        """K: all codes are below it."""
+        num_codes = self.model.quantizer.num_codes
+        assert num_codes is not None
+        return num_codes
+
+    def check_track(self, track: str, remedy: str) -> None:
+        """Checks that the model gives ``codes``, or that it gives ``tokens``.
+
+        Raises:
+            DataError: it gives the other; the message ends with the remedy.
+        """
+        if self.model.track != track:
+            raise DataError(
+                f"a {type(self.model).__name__} gives {WORDS[self.model.track]}, not {WORDS[track]}; {remedy}"
+            )
 
     @torch.inference_mode()
     def label(self, *frames: Tensor) -> Labels:
@@ -188,7 +213,8 @@ class EncoderCopy:
 
 def without_decoder(model: Coder) -> Coder:
     """A copy of what labelling needs."""
-    return copy.deepcopy(model, {id(getattr(model, "decoder", None)): None})
+    decoders = (getattr(model, name, None) for name in ("decoder", "frame_decoder"))
+    return copy.deepcopy(model, {id(decoder): None for decoder in decoders})
 
 
 def for_inference(model: Coder, dtype: torch.dtype) -> Coder:
@@ -199,6 +225,13 @@ def for_inference(model: Coder, dtype: torch.dtype) -> Coder:
             part.optimize_for_inference()
     fold_batch_norm(quick)
     return quick.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def as_tensor(array: np.ndarray | Tensor) -> Tensor:
+    """An array as a tensor: a copy of it if it is read-only or flipped, which PyTorch does not take."""
+    if isinstance(array, Tensor):
+        return array
+    return torch.from_numpy(np.require(np.asarray(array), requirements=["C", "W"]))
 
 
 def label(model: System, frame_t: np.ndarray | Tensor, frame_next: np.ndarray | Tensor) -> Tensor:
@@ -213,13 +246,15 @@ def label(model: System, frame_t: np.ndarray | Tensor, frame_next: np.ndarray | 
         (h, w) int64 codes on the CPU, or (B, h, w) for a batch.
 
     Raises:
-        DataError: the frames are not uint8 RGB of the size the model was trained on.
+        DataError: the frames are not uint8 RGB of the size the model was trained on, or the model is a tokenizer.
     """
-    first, second = (torch.as_tensor(np.asarray(frame)) for frame in (frame_t, frame_next))
+    labeller = Labeller(model)
+    labeller.check_track("codes", "take lapa.tokenize, or name a latent action model")
+    first, second = (as_tensor(frame) for frame in (frame_t, frame_next))
     if first.shape != second.shape:
         raise DataError(f"the two frames differ in shape: {tuple(first.shape)} and {tuple(second.shape)}")
     single = first.ndim == 3
     if single:
         first, second = first[None], second[None]
-    codes = Labeller(model)(prepare(first, model.format), prepare(second, model.format)).cpu()
+    codes = labeller(prepare(first, model.format), prepare(second, model.format)).cpu()
     return codes[0] if single else codes

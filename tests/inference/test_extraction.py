@@ -152,7 +152,7 @@ def test_a_failure_leaves_nothing_and_spares_what_was_there(
     def fail(*_: object) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(extraction, "label_pairs", fail)
+    monkeypatch.setattr(extraction, "label_clips", fail)
     with pytest.raises(RuntimeError, match="planted"):
         extract(breakout_checkpoint, breakout_store, tmp_path / "new.lapa")
     assert list(tmp_path.iterdir()) == []
@@ -193,13 +193,3 @@ def test_several_codes_a_place_stand_side_by_side(
     assert dataset.codes.max() < 16
     transition = dataset[7]
     np.testing.assert_array_equal(label(checkpoint.model, transition.current, transition.next), dataset.codes[7])
-
-
-def test_codes_of_single_frames_are_refused(
-    toy_checkpoint: Callable[..., Checkpoint], toy_store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint = toy_checkpoint()
-    monkeypatch.setattr(type(checkpoint.model), "track", "tokens")
-    with pytest.raises(DataError, match="gives tokens, codes of single frames; only codes of transitions can be"):
-        extract(checkpoint, toy_store, tmp_path / "tokens.lapa")
-    assert not (tmp_path / "tokens.lapa").exists()
