@@ -1,4 +1,4 @@
-"""The Gymnasium side of ``lapa``: labelling wrappers, the recorder, starts, players, environment ids."""
+"""The Gymnasium side of ``lapa``: wrappers for labels and tokens, the recorder, starts, players, environment ids."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ __all__ = [
     "LatentActionWrapper",
     "RecordEpisodes",
     "StartAt",
+    "TokenObservation",
+    "TokenVectorObservation",
     "make_env",
 ]
 
@@ -21,6 +23,8 @@ _HOMES = {
     "LatentActionWrapper": "lapa_envs.labelling",
     "RecordEpisodes": "lapa_envs.recording",
     "StartAt": "lapa_envs.starts",
+    "TokenObservation": "lapa_envs.tokens",
+    "TokenVectorObservation": "lapa_envs.tokens",
     "make_env": "lapa_envs.atari",
 }
 

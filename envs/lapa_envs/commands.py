@@ -166,7 +166,8 @@ def export(subparsers: Subparsers) -> None:
         choices=("minari", "npz", "onnx"),
         required=True,
         help="minari: lossless HDF5 with the latent action as the action; npz: one file per episode; onnx: the model "
-        "itself, encoder.onnx (frames to codes) and decoder.onnx (frame and codes to the next frame)",
+        "itself, encoder.onnx (frames to codes) and decoder.onnx (frame and codes to the next frame, or "
+        "tokens to the frame)",
     )
     parser.add_argument(
         "--checkpoint",

@@ -48,7 +48,23 @@ def check_frame_source(
         )
 
 
+def shown(env: gym.Env[Any, Any], observation: Any, frame_source: str) -> np.ndarray:
+    """(1, H, W, 3), what an environment shows now: its last observation, or what it renders."""
+    return last_frame(observation if frame_source == "obs" else env.render())[None]
+
+
+def shown_by_all(env: gym.vector.VectorEnv[Any, Any, Any], observations: Any, frame_source: str) -> np.ndarray:
+    """(N, H, W, 3), the same of the N environments of a vector."""
+    return last_frames(observations if frame_source == "obs" else np.stack(env.render() or ()))
+
+
 def last_frame(observation: Any) -> np.ndarray:
     """(H, W, 3) of an observation that is a frame, or a stack of them (S, H, W, 3)."""
     frame = np.asarray(observation)
     return frame[-1] if frame.ndim == 4 else frame
+
+
+def last_frames(observations: Any) -> np.ndarray:
+    """(N, H, W, 3) of observations that are frames, or stacks of them (N, S, H, W, 3)."""
+    frames = np.asarray(observations)
+    return frames[:, -1] if frames.ndim == 5 else frames

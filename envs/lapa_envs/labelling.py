@@ -12,7 +12,7 @@ from gymnasium.utils import RecordConstructorArgs
 from lapa.errors import DataError
 from lapa.shipped import checkpoint_text
 from lapa_envs.annotation import DEFAULT_MODEL, Annotator, check_place, observed
-from lapa_envs.frames import check_frame_source, last_frame
+from lapa_envs.frames import check_frame_source, shown
 
 
 class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -88,8 +88,7 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         check_place(as_)
         self.frame_source, self.key, self.as_ = frame_source, key, as_
         self._annotator = Annotator(checkpoint, key, device, confidence, reconstruction)
-        seen = self._annotator.format
-        check_frame_source(frame_source, env.observation_space, env.render_mode, (seen.height, seen.width))
+        check_frame_source(frame_source, env.observation_space, env.render_mode, self._annotator.recorded_size)
         if as_ != "info":
             self.observation_space = observed(env.observation_space, self._annotator.space, key)
         self._last: np.ndarray | None = None  # the previous frame, prepared
@@ -133,5 +132,5 @@ class LatentActionWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         return observation, {**info, **entries}
 
     def _frame(self, observation: Any) -> np.ndarray:
-        frame = last_frame(observation if self.frame_source == "obs" else self.env.render())
-        return self._annotator.prepare_following(frame[None])  # (1, C, H, W) uint8
+        frames = shown(self.env, observation, self.frame_source)
+        return self._annotator.prepare_following(frames)  # (1, C, H, W) uint8

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from lapa.errors import DataError
 from lapa.shipped import checkpoint_text
 from lapa_envs.annotation import DEFAULT_MODEL, Annotator, check_place, observed
-from lapa_envs.frames import check_frame_source
+from lapa_envs.frames import check_frame_source, last_frames, shown_by_all
 
 
 class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
@@ -79,15 +79,7 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         self.autoreset_mode = autoreset_mode(env)
         checkpoint = checkpoint_text(DEFAULT_MODEL if checkpoint is None else checkpoint)
         self._annotator = Annotator(checkpoint, key, device, confidence, reconstruction)
-        seen = self._annotator.format
-        if (rows := getattr(env.unwrapped, "batch_size", self.num_envs)) != self.num_envs:
-            raise DataError(f"the vector environment answers for {rows} of {self.num_envs}; make it with batch_size=0")
-        check_frame_source(frame_source, env.single_observation_space, env.render_mode, (seen.height, seen.width))
-        if frame_source == "render" and self.autoreset_mode is AutoresetMode.SAME_STEP:
-            raise DataError(
-                "frame_source='render' cannot see final frames with autoreset_mode SAME_STEP; take NEXT_STEP, or "
-                "wrap each sub-environment in LatentActionWrapper"
-            )
+        check_vector(env, frame_source, self._annotator.recorded_size, "LatentActionWrapper")
         if as_ != "info":
             space = self._annotator.space
             self.single_observation_space = observed(env.single_observation_space, space, key)
@@ -131,8 +123,8 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         if same_step and ended.any():
             after = frames.copy()
-            finals = np.stack([infos["final_obs"][row] for row in np.flatnonzero(ended)])
-            after[ended] = self._annotator.prepare(_last_frames(finals))
+            finals = final_observations(infos, ended)
+            after[ended] = self._annotator.prepare(last_frames(finals))
         elif self.autoreset_mode is AutoresetMode.NEXT_STEP:
             real = ~self._ended
         found = self._label(self._last, after, real)
@@ -178,9 +170,8 @@ class LatentActionVectorWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any
         return observations if self.as_ == "info" else {"obs": observations, self.key: self._codes.copy()}
 
     def _frames(self, observations: Any) -> np.ndarray:
-        if self.frame_source == "render":
-            observations = np.stack(self.env.render() or ())
-        return self._annotator.prepare_following(_last_frames(observations))  # (N, C, H, W) uint8
+        frames = shown_by_all(self.env, observations, self.frame_source)
+        return self._annotator.prepare_following(frames)  # (N, C, H, W) uint8
 
 
 def autoreset_mode(env: gym.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:
@@ -201,10 +192,33 @@ def autoreset_mode(env: gym.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:
         ) from None
 
 
-def _last_frames(observations: Any) -> np.ndarray:
-    """(N, H, W, 3) of observations that are frames, or stacks of them (N, S, H, W, 3)."""
-    frames = np.asarray(observations)
-    return frames[:, -1] if frames.ndim == 5 else frames
+def check_vector(
+    env: gym.vector.VectorEnv[Any, Any, Any], frame_source: str, size: tuple[int, int], single: str
+) -> None:
+    """Checks that a vector environment shows frames of all its sub-environments, final ones included.
+
+    Args:
+        env: the vector environment.
+        frame_source: ``"obs"`` or ``"render"``.
+        size: rows and columns that the frames must have.
+        single: name of the wrapper for one environment.
+
+    Raises:
+        DataError: it does not.
+    """
+    if (rows := getattr(env.unwrapped, "batch_size", env.num_envs)) != env.num_envs:
+        raise DataError(f"the vector environment answers for {rows} of {env.num_envs}; make it with batch_size=0")
+    check_frame_source(frame_source, env.single_observation_space, env.render_mode, size)
+    if frame_source == "render" and autoreset_mode(env) is AutoresetMode.SAME_STEP:
+        raise DataError(
+            "frame_source='render' cannot see final frames with autoreset_mode SAME_STEP; take NEXT_STEP, or "
+            f"wrap each sub-environment in {single}"
+        )
+
+
+def final_observations(infos: dict[str, Any], ended: np.ndarray) -> np.ndarray:
+    """(E, ...), the last observations of the E episodes that ended in this step, in ``SAME_STEP``."""
+    return np.stack([infos["final_obs"][row] for row in np.flatnonzero(ended)])
 
 
 def _along(mask: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -1,8 +1,15 @@
-"""A latent action model as two ONNX files, which run without PyTorch and without lapa.
+"""A model with codes as two ONNX files, which run without PyTorch and without lapa.
+
+Of a latent action model:
 
     encoder.onnx    current, next: (B, H, W, 3) uint8 RGB as recorded -> codes: (B, h, w * n) int64;
                     frame: (B, C, H', W') float32 in [0, 1], the current frame as the decoder wants it
     decoder.onnx    frame, codes -> next_frame: (B, C, H', W') float32 in [0, 1], the next frame as the model draws it
+
+Of a tokenizer:
+
+    encoder.onnx    frames: (B, H, W, 3) uint8 RGB as recorded -> tokens: (B, h, w * n) int64
+    decoder.onnx    tokens -> frame: (B, C, H', W') float32 in [0, 1], the frame as the model predicts it
 
 H W recorded frame, C H' W' prepared frame, h w latent grid, n codes a place; B is free.
 """
@@ -13,23 +20,34 @@ import importlib.util
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lapa.contracts import Coder, Dreamer, System
+from lapa.contracts import Coder, Drawer, Dreamer, System
 from lapa.data.files import atomic_file
 from lapa.data.frames import prepare_together, to_float
 from lapa.engine.checkpoint import Checkpoint
 from lapa.errors import ConfigError, DataError
 from lapa.inference.labelling import without_decoder
+from lapa.inference.tokens import blank_clips
 from lapa.nn.layers import fold_batch_norm
 from lapa.progress import notify as print_line
 
 PACKAGES = ("onnx", "onnxscript")
 OPSET = 20
+
+
+class Graph(NamedTuple):
+    """A module to write, with its inputs and the names of all that goes in and comes out."""
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    names: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 class EncoderGraph(nn.Module):
@@ -42,12 +60,40 @@ class EncoderGraph(nn.Module):
         fold_batch_norm(self.model)
         self.model.quantizer.double()
 
-    def forward(self, current: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, H, W, 3) uint8 twice -> codes (B, h, w * n), and the current frame (B, C, H', W')."""
-        frames = [to_float(prepare_together(frame, self.format)) for frame in (current, following)]
+    def encode(self, *recorded: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, W, 3) uint8, once or twice -> codes (B, h, w * n), and the first frame (B, C, H', W')."""
+        frames = [to_float(prepare_together(frame, self.format)) for frame in recorded]
         codes = self.model.quantizer(self.model.encode(*frames).double()).codes
         assert codes is not None
         return codes, frames[0]
+
+
+class PairGraph(EncoderGraph):
+    """From a pair of recorded frames to its codes, and to the current frame as the decoder wants it."""
+
+    def forward(self, current: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, W, 3) uint8 twice -> codes (B, h, w * n), and the current frame (B, C, H', W')."""
+        return self.encode(current, following)
+
+
+class TokensGraph(EncoderGraph):
+    """From recorded frames to their tokens."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> tokens (B, h, w * n)."""
+        return self.encode(frames)[0]
+
+
+class FrameGraph(nn.Module):
+    """From tokens to the frame."""
+
+    def __init__(self, model: Drawer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, h, w * n) -> (B, C, H', W')."""
+        return self.model.draw(blank_clips(self.model, tokens), tokens)
 
 
 class DecoderGraph(nn.Module):
@@ -67,30 +113,47 @@ def to_onnx(checkpoint: Checkpoint, out: Path, *, notify: Callable[[str], None] 
 
     Raises:
         ConfigError: the packages that write them are not installed.
-        DataError: the model is no latent action model with codes.
+        DataError: the model is no latent action model or tokenizer with codes.
     """
     check_packages()
     model = checkpoint.model.cpu().eval()
-    check_model(model, checkpoint.path)
-    assert isinstance(model, Coder)
-    assert isinstance(model, Dreamer)
+    check_codes(model, checkpoint.path)
+    graphs = graphs_of(model, checkpoint.path)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / "encoder.onnx", out / "decoder.onnx"]
+    for graph, path in zip(graphs, paths, strict=True):
+        write(graph, path)
+        notify(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return paths
+
+
+def graphs_of(model: System, path: Path | str) -> tuple[Graph, Graph]:
+    """The encoder and the decoder to write.
+
+    Raises:
+        DataError: the model cannot be taken apart so.
+    """
     seen = model.format
     recorded = torch.randint(256, (2, seen.height, seen.width, 3), dtype=torch.uint8)
-    encoder = EncoderGraph(model)
-    codes, frame = encoder(recorded, recorded.flip(0))
-    out.mkdir(parents=True, exist_ok=True)
-    encoder_path, decoder_path = out / "encoder.onnx", out / "decoder.onnx"
-    write(encoder, (recorded, recorded.flip(0)), ("current", "next"), ("codes", "frame"), encoder_path)
-    write(DecoderGraph(model), (frame, codes), ("frame", "codes"), ("next_frame",), decoder_path)
-    for path in (encoder_path, decoder_path):
-        notify(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    return [encoder_path, decoder_path]
+    if isinstance(model, Coder) and isinstance(model, Dreamer) and model.track == "codes":
+        pair = recorded, recorded.flip(0)
+        encoder: EncoderGraph = PairGraph(model)
+        codes, frame = encoder(*pair)
+        return (
+            Graph(encoder, pair, ("current", "next"), ("codes", "frame")),
+            Graph(DecoderGraph(model), (frame, codes), ("frame", "codes"), ("next_frame",)),
+        )
+    if isinstance(model, Coder) and isinstance(model, Drawer) and model.track == "tokens":
+        encoder = TokensGraph(model)
+        return (
+            Graph(encoder, (recorded,), ("frames",), ("tokens",)),
+            Graph(FrameGraph(model), (encoder(recorded),), ("tokens",), ("frame",)),
+        )
+    raise DataError(f"{path}: a {type(model).__name__} cannot be exported; name a latent action model or a tokenizer")
 
 
 @torch.no_grad()
-def write(
-    graph: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], outputs: Sequence[str], path: Path
-) -> None:
+def write(graph: Graph, path: Path) -> None:
     """Writes one graph, checked by ``onnx.checker``, whatever the size of its batch."""
     import onnx
 
@@ -99,14 +162,14 @@ def write(
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            graph.eval(),
-            inputs,
+            graph.module.eval(),
+            graph.inputs,
             dynamo=True,
             external_data=False,
             opset_version=OPSET,
-            input_names=list(names),
-            output_names=list(outputs),
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            input_names=list(graph.names),
+            output_names=list(graph.outputs),
+            dynamic_shapes=tuple({0: batch} for _ in graph.inputs),
             verbose=False,
         )
         assert program is not None
@@ -128,13 +191,11 @@ def check_packages() -> None:
         raise ConfigError(f"writing ONNX needs the package {missing[0]}; install it by: pip install 'lapa[onnx]'")
 
 
-def check_model(model: System, path: Path | str) -> None:
-    """Checks that a model has codes of transitions and draws from them.
+def check_codes(model: System, path: Path | str) -> None:
+    """Checks that a model's latent is not continuous.
 
     Raises:
-        DataError: it does not.
+        DataError: it is.
     """
-    if not (isinstance(model, Coder) and isinstance(model, Dreamer) and model.track == "codes"):
-        raise DataError(f"{path}: a {type(model).__name__} cannot be exported; name a latent action model")
-    if model.quantizer.num_codes is None:
+    if isinstance(model, Coder) and model.quantizer.num_codes is None:
         raise DataError(f"{path}: its quantizer is continuous: there are no codes to export; name another checkpoint")

@@ -96,7 +96,8 @@ def check_tokens(labeller: Labeller, tokens: np.ndarray) -> None:
 def blank_clips(model: System, tokens: Tensor) -> Clips:
     """A clip of one black frame for each of (B, h, w * n): what is drawn from tokens alone does not depend on it."""
     seen = model.format
-    return Clips(torch.zeros(len(tokens), 1, seen.channels, *seen.size, dtype=torch.uint8, device=tokens.device))
+    count = tokens.shape[0]  # its length would be a constant in an exported graph
+    return Clips(torch.zeros(count, 1, seen.channels, *seen.size, dtype=torch.uint8, device=tokens.device))
 
 
 class TokenFrame(NamedTuple):

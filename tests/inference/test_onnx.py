@@ -90,6 +90,25 @@ def test_a_decoder_draws_what_the_model_draws_and_goes_on_from_it(
         np.testing.assert_allclose(frame, imagined.frame.numpy(), atol=1e-4)
 
 
+def test_a_tokenizer_gives_the_same_tokens_and_frames(
+    tokenizer_checkpoint: Checkpoint, frames: np.ndarray, tmp_path: Path
+) -> None:
+    model = tokenizer_checkpoint.model
+    encoder, decoder = to_onnx(tokenizer_checkpoint, tmp_path)
+    for batch in (1, PAIRS):
+        (tokens,) = run(encoder, frames=frames[:batch])
+        assert tokens.dtype == np.int64
+        prepared = prepare(torch.from_numpy(frames[:batch]), model.format)
+        labels = Labeller(model).label(prepared)
+        decided = (labels.margin > 1e-6).numpy()  # near a border, rounding may choose the other code
+        assert decided.mean() > 0.99
+        assert np.array_equal(tokens[decided], labels.codes.numpy()[decided])
+        (drawn,) = run(decoder, tokens=tokens)
+        assert drawn.shape == prepared.shape
+        expected = model.draw(Clips(prepared[:, None]), torch.from_numpy(tokens))
+        np.testing.assert_allclose(drawn, expected.numpy(), atol=1e-5)
+
+
 def test_the_example_labels_without_pytorch(
     checkpoint: Checkpoint, files: list[Path], breakout_recording: Path
 ) -> None:

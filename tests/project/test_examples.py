@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_ppo_in_one_file_logs_what_it_did_and_drops_rows_that_only_reset(tmp_pat
     assert "update 4 of 4, mean return of the last episodes:" in out
     assert 1024 * 0.98 < len(lines) < 1024, "no episode ended, or rows are missing"
     check_stream(lines, 2)
+
+
+def test_ppo_learns_vectors_of_the_tokens_that_it_sees(tokenizer_run: Path, tmp_path: Path) -> None:
+    checkpoint = ["--checkpoint", str(tokenizer_run / "best.pt")]
+    out = run("ppo_tokens_sb3.py", tmp_path, "--steps", "384", "--envs", "2", "--rollout", "64", *checkpoint)
+    seen = [(int(step), int(count)) for step, count in re.findall(r"step (\d+): (\d+) different tokens", out)]
+    assert [step for step, _ in seen] == [128, 256, 384]
+    learnt, num_codes = re.search(r"learnt from 384 steps; (\d+) of (\d+) tokens have learnt vectors", out).groups()
+    assert int(num_codes) == 16
+    assert max(count for _, count in seen) <= int(learnt) <= 16
+    assert int(learnt) > 4
 
 
 def test_behaviour_cloning_learns_from_the_dataset(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lapa import LatentActionDataset, registry
+from lapa import LatentActionDataset, TokenDataset, registry
 from lapa.cli import main
 from lapa.contracts import Coder
 from lapa.data.store import FrameStore
@@ -65,6 +65,7 @@ def test_a_family_goes_the_whole_way(
 
     if isinstance(checkpoint.model, Coder):
         assert main(["extract", *judged, "--out", "codes.lapa"]) == 0
-        dataset = LatentActionDataset("codes.lapa")
-        assert dataset.codes.shape == (5 * 12, *checkpoint.model.code_grid)
-        assert 0 <= dataset.codes.min() <= dataset.codes.max() < checkpoint.model.quantizer.num_codes
+        pairs = checkpoint.model.track == "codes"
+        codes = LatentActionDataset("codes.lapa").codes if pairs else TokenDataset("codes.lapa").tokens
+        assert codes.shape == (5 * (12 if pairs else 13), *checkpoint.model.code_grid)
+        assert 0 <= codes.min() <= codes.max() < checkpoint.model.quantizer.num_codes
