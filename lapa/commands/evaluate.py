@@ -33,7 +33,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     """Evaluates, writes the report, prints the table."""
     from lapa.data.packing import open_store
     from lapa.engine.checkpoint import load_checkpoint
-    from lapa.evaluation.evaluate import evaluate, summary_rows
+    from lapa.evaluation.evaluate import evaluate, joined_reasons, summary_rows
     from lapa.evaluation.report import write_report
     from lapa.report.tables import format_table
     from lapa.tracking.jsonl import read_history
@@ -46,6 +46,6 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     print(format_table(summary_rows(evaluation.metrics)))
     for verdict in evaluation.verdicts:
         print(f"{verdict.level}: {verdict.sentence}")
-    for sentence in evaluation.left_out:
+    for sentence in joined_reasons(evaluation.left_out):
         print(f"skipped: {sentence}")
     print(f"report: {path}")

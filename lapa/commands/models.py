@@ -46,10 +46,9 @@ def table(models: list[ShippedModel]) -> str:
         ("preset", *(model.preset for model in models)),
         ("size", *(megabytes(model.bytes) for model in models)),
     ]
-    for column in comparison_columns():
-        if any(column.metric in model.figures for model in models):
-            cells = (column.form(m.figures[column.metric]) if column.metric in m.figures else "-" for m in models)
-            rows.append((column.label, *cells))
+    for column in comparison_columns([model.figures for model in models]):
+        cells = (column.form(m.figures[column.metric]) if column.is_in(m.figures) else "-" for m in models)
+        rows.append((column.label, *cells))
     widths = [max(len(row[place]) for row in rows) for place in range(len(models) + 1)]
     lines = [
         "  ".join([f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))])

@@ -87,7 +87,7 @@ def train_and_compare(arguments: argparse.Namespace, runs: Sequence[str | Path],
             overrides=with_aliases([], {"data": str(arguments.data), "device": arguments.device}),
         )
     groups = compare([*runs, *trained], store, arguments.out, arguments.split, device=arguments.device, failed=failed)
-    labels, rows = comparison_header(), comparison_rows(groups)
+    labels, rows = comparison_header(groups), comparison_rows(groups)
     width = max(map(len, labels))
     for row in rows:
         print("\n".join(f"{label:<{width}}  {cell}" for label, cell in zip(labels, row, strict=True)), end="\n\n")

@@ -22,9 +22,10 @@ from lapa.engine.checkpoint import Checkpoint, load_checkpoint
 from lapa.errors import DataError
 from lapa.evaluation.curves import curves_of_runs
 from lapa.evaluation.evaluate import comparison_columns, evaluate
+from lapa.evaluation.evaluator import Column
 from lapa.evaluation.report import METRICS_FILE, json_text, write_report
 from lapa.evaluation.speed import speed_of_training
-from lapa.evaluation.study import Study, split_of
+from lapa.evaluation.study import Study, split_of, subject_of, unit_of
 from lapa.progress import notify as print_line
 from lapa.report import figures
 from lapa.report.page import Page, html_page
@@ -71,9 +72,10 @@ class Group:
     label: str
     runs: list[JudgedRun]
 
-    def figures(self, name: str) -> np.ndarray:
-        """A metric of each run that has it."""
-        return np.array([run.metrics[name] for run in self.runs if name in run.metrics])
+    def figures(self, column: Column | str) -> np.ndarray:
+        """A metric, by its full name or as a column, of each run that has it."""
+        column = Column("", column, str) if isinstance(column, str) else column
+        return np.array([run.metrics[column.metric] for run in self.runs if column.is_in(run.metrics)])
 
 
 def compare(
@@ -86,7 +88,7 @@ def compare(
     failed: Mapping[str, str] | None = None,
     notify: Callable[[str], None] = print_line,
 ) -> list[Group]:
-    """Judges runs on the same pairs.
+    """Judges runs on the same clips.
 
     Writes ``comparison.html``, its table as ``comparison.md``, all figures as ``comparison.json``, the pictures, and a
     report of each run.
@@ -124,7 +126,9 @@ def compare(
             found = evaluate(checkpoint, store, split, notify=lambda _: None)
             write_report(report, checkpoint, found, history)
             metrics = found.metrics
-        runs.append(JudgedRun(name, checkpoint, metrics | speed_of_training(history), history))
+        runs.append(
+            JudgedRun(name, checkpoint, metrics | speed_of_training(history, unit_of(checkpoint.model)), history)
+        )
     groups = grouped(runs)
     write_comparison(out, groups, store, split, failed or {})
     return groups
@@ -216,9 +220,14 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def comparison_header() -> Row:
+def columns_of(groups: Sequence[Group]) -> list[Column]:
+    """The measures that any of the runs has."""
+    return comparison_columns([run.metrics for group in groups for run in group.runs])
+
+
+def comparison_header(groups: Sequence[Group]) -> Row:
     """Names of the columns of :func:`comparison_rows`."""
-    return ("what differs", "runs", "parameters", *(column.label for column in comparison_columns()))
+    return ("what differs", "runs", "parameters", *(column.label for column in columns_of(groups)))
 
 
 def comparison_rows(groups: Sequence[Group]) -> list[Row]:
@@ -227,7 +236,7 @@ def comparison_rows(groups: Sequence[Group]) -> list[Row]:
     for group in groups:
         parameters = sum(p.numel() for p in group.runs[0].checkpoint.model.parameters())
         cells = [group.label, ", ".join(run.name for run in group.runs), f"{parameters:,}"]
-        cells += [mean_and_deviation(group.figures(column.metric), column.form) for column in comparison_columns()]
+        cells += [mean_and_deviation(group.figures(column), column.form) for column in columns_of(groups)]
         rows.append(tuple(cells))
     return rows
 
@@ -246,7 +255,7 @@ def write_comparison(
     """Writes the table, the curves and the pictures; returns the path of ``comparison.html``."""
     out.mkdir(parents=True, exist_ok=True)
     runs = [run for group in groups for run in group.runs]
-    measures = {column.label: [group.figures(column.metric) for group in groups] for column in comparison_columns()}
+    measures = {column.label: [group.figures(column) for group in groups] for column in columns_of(groups)}
     images = {
         "measures.png": figures.plot_groups([group.label for group in groups], measures),
         "curves.png": curves_of_runs({run.name: run.history for run in runs}, runs[0].checkpoint.model.best),
@@ -258,10 +267,11 @@ def write_comparison(
         with atomic_file(out / name) as file:
             file.write(content)
     write_text(out / "comparison.json", json_text(as_json(groups)))
-    table = [comparison_header(), *comparison_rows(groups)]
+    table = [comparison_header(groups), *comparison_rows(groups)]
     write_text(out / "comparison.md", markdown(table))
     path = out / "comparison.html"
-    write_text(path, html_page("Latent actions: comparison", "", comparison_page(images, table, runs, split, failed)))
+    title = f"{subject_of([run.checkpoint.model for run in runs])}: comparison"
+    write_text(path, html_page(title, "", comparison_page(images, table, runs, split, failed)))
     return path
 
 
@@ -286,7 +296,9 @@ def comparison_page(
     """The table, of which the first row is the header, the curves, and the pictures."""
     page = Page(images)
     page.heading("Figures", "figures")
-    page.text(f"Judged on the same pairs of the split '{split}'. Mean and standard deviation are over seeds.")
+    units = {unit_of(run.checkpoint.model) for run in runs}
+    unit = units.pop() if len(units) == 1 else "frame"
+    page.text(f"Judged on the same {unit}s of the split '{split}'. Mean and standard deviation are over seeds.")
     header, *rows = table if len(table) - 1 > WIDE else list(zip(*table, strict=True))
     page.table(header, rows)
     for name, reason in failed.items():
@@ -298,10 +310,9 @@ def comparison_page(
     page.picture("curves.png", "validation of each run by training step")
     if "pictures.png" in images:
         page.heading("The same frames", "pictures")
-        page.text(
-            "Under each prediction its difference from the true next frame: white is right, red too bright, blue dark."
-        )
-        page.sheet("pictures.png", "the same pairs, drawn by each run")
+        drawn, true = ("prediction", "true next frame") if unit == "pair" else ("drawn frame", "true one")
+        page.text(f"Under each {drawn} its difference from the {true}: white is right, red too bright, blue dark.")
+        page.sheet("pictures.png", f"the same {unit}s, drawn by each run")
     return page
 
 
@@ -331,7 +342,7 @@ def pictures(runs: Sequence[JudgedRun], store: FrameStore, split: str) -> np.nda
         if not rows:
             where = [example.where for example in examples]
             rows.append([to_rgb(example.next) for example in examples])
-            names.append("true next")
+            names.append("true next" if study.unit == "pair" else "true")
         cells = [
             [to_rgb(example.prediction) for example in examples],
             [difference_image(example.prediction, example.next) for example in examples],

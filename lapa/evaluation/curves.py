@@ -11,12 +11,13 @@ from lapa.report.figures import Curve, plot_runs, plot_training, points_of
 History = Sequence[Mapping[str, Any]]
 """A run's lines of ``metrics.jsonl``."""
 
-PSNR, COPY_PSNR = "val/recon/psnr_db", "val/recon/copy_psnr_db"
+PSNR, COPY_PSNR, MEAN_PSNR = (f"val/recon/{who}psnr_db" for who in ("", "copy_", "mean_"))
 
 PSNR_CURVES = (
     Curve("train/recon/psnr_db", "training batches"),
     Curve(PSNR, "validation episodes", "o-"),
     Curve(COPY_PSNR, "copying, validation", "--"),
+    Curve(MEAN_PSNR, "mean frame, validation", ":"),
 )
 
 
@@ -30,7 +31,7 @@ def training_curves(history: History, system: System) -> bytes:
 
 
 def curves_of_runs(histories: Mapping[str, History], best: str) -> bytes:
-    """One curve for each run as a PNG file: PSNR less that of copying if all have it, else the metric ``best``."""
+    """One curve for each run as a PNG file: PSNR less that of copying, else PSNR, else the metric ``best``."""
     gains = {
         name: [
             (line["step"], line[PSNR] - line[COPY_PSNR])
@@ -41,4 +42,6 @@ def curves_of_runs(histories: Mapping[str, History], best: str) -> bytes:
     }
     if any(gains.values()):
         return plot_runs(gains, "PSNR gain over copying, dB", zero=True)
-    return plot_runs({name: points_of(history, best) for name, history in histories.items()}, best)
+    shown = PSNR if any(points_of(history, PSNR) for history in histories.values()) else best
+    points = {name: points_of(history, shown) for name, history in histories.items()}
+    return plot_runs(points, "PSNR, dB" if shown == PSNR else shown)

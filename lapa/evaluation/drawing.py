@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from lapa.data.splits import ALL, SPLITS, evenly_spaced
 from lapa.evaluation.evaluator import GAIN_DB, Column, Evaluator, Verdict
 from lapa.evaluation.study import DrawnBatch, Study
-from lapa.metrics.pixels import PairErrors, joined, pair_errors
+from lapa.metrics.pixels import FrameErrors, PairErrors, joined, pair_errors
 from lapa.report import figures
 from lapa.report.page import Page
 from lapa.report.pictures import Example, difference_image, example_sheet, movie, png_bytes, sheet, to_rgb
@@ -38,14 +38,14 @@ class KeptErrors:
     """
 
     def __init__(self, study: Study) -> None:
-        self._parts: list[Errors] = []
+        self._parts: list[dict[str, Any]] = []
 
-    def add(self, errors: Errors) -> None:
-        """Takes those of the next batch."""
-        self._parts.append(errors)
+    def add(self, errors: Mapping[str, FrameErrors]) -> None:
+        """Takes those of the next batch, of each predictor by its prefix."""
+        self._parts.append(dict(errors))
 
     @property
-    def errors(self) -> Errors:
+    def errors(self) -> dict[str, Any]:
         """Of all clips so far."""
         self._parts = [joined_errors(self._parts)]
         return self._parts[0]
@@ -70,6 +70,11 @@ class DrawingEvaluator(Evaluator):
         self._kept = study.shared(KeptErrors)
 
     @classmethod
+    def applies(cls, study: Study) -> bool:
+        """Who sees the frame need not predict it."""
+        return not study.rebuilds
+
+    @classmethod
     def skip(cls, study: Study) -> str | None:
         """It needs a system that draws."""
         return None if study.drawer else f"drawing: {study.kind} draws no frames"
@@ -82,26 +87,16 @@ class DrawingEvaluator(Evaluator):
         """Figures of each predictor, the gains over copying, and the least and greatest gain of an episode."""
         study = self.study
         self.errors = self._kept.errors
-        found = {study.split: drawing_metrics(self.errors)}
-        for name in study.parts.keys() - {study.split}:
-            clips = study.dataset(study.parts[name])
-            drawn = study.draw(clips, evenly_spaced(len(clips), OTHER_CLIPS))
-            found[name] = drawing_metrics(joined_errors([drawing_errors(each, study.mean_frame) for each in drawn]))
-        self.splits = {name: found[name] for name in (*SPLITS, ALL) if name in found}
-        self.by_episode = self._episodes()
+        judged = drawing_metrics(self.errors)
+        self.splits = by_split(
+            study,
+            judged,
+            lambda drawn: drawing_metrics(joined_errors([drawing_errors(each, study.mean_frame) for each in drawn])),
+        )
+        self.by_episode = by_episode(study, lambda rows: drawing_metrics(self.errors, rows))
         gains = [each["gain_over_copy_db"] for each in self.by_episode.values()]
         extremes = {"episode_gain_over_copy_db_min": min(gains), "episode_gain_over_copy_db_max": max(gains)}
-        return found[study.split] | extremes
-
-    def _episodes(self) -> dict[str, dict[str, float]]:
-        """Figures of each episode that has a clip."""
-        counts = [len(self.study.pair_starts(episode)) for episode in self.study.episodes]
-        rows = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
-        return {
-            episode.name: drawing_metrics(self.errors, mine)
-            for episode, mine in zip(self.study.episodes, rows, strict=True)
-            if len(mine)
-        }
+        return judged | extremes
 
     @classmethod
     def rows(cls, metrics: Mapping[str, float]) -> list[Row]:
@@ -159,38 +154,15 @@ class DrawingEvaluator(Evaluator):
         return {
             "pairs.png": png_bytes(example_sheet(list(self.study.examples(rows)))),
             "extremes.png": png_bytes(self._extremes()),
-            "movie.webp": movie(list(self._movie_frames())),
-            "episodes.png": plot_episodes(self.by_episode),
+            "movie.webp": movie(list(movie_frames(self.study, "predicted"))),
+            "episodes.png": plot_episodes(self.by_episode, {"psnr_db": "model", "copy_psnr_db": "copying"}),
         }
 
     def _extremes(self) -> np.ndarray:
         """The best, median and worst clips by the error on changed pixels, of those that changed."""
         errors = self.errors[""]
         changed = np.flatnonzero(errors.changed)
-        order = changed[np.argsort(errors.changed_mse()[changed], kind="stable")]
-        middle = max((len(order) - EXTREMES["median"]) // 2, 0)
-        chosen = {
-            "best": order[: EXTREMES["best"]],
-            "median": order[middle : middle + EXTREMES["median"]],
-            "worst": np.flip(order)[: EXTREMES["worst"]].copy(),
-        }
-        shown = [
-            Example(example.current, example.next, example.prediction, f"{kind}: {example.where}")
-            for kind, rows in chosen.items()
-            for example in self.study.examples(rows)
-        ]
-        return example_sheet(shown)
-
-    def _movie_frames(self) -> Iterator[np.ndarray]:
-        """Real, predicted and difference, step by step, from the first judged episode."""
-        count = min(MOVIE_STEPS, len(self.study.pair_starts(self.study.episodes[0])) or len(self.study.clips))
-        for example in self.study.examples(np.arange(count)):
-            cells = [
-                to_rgb(example.next),
-                to_rgb(example.prediction),
-                difference_image(example.prediction, example.next),
-            ]
-            yield sheet([cells], [example.where], ["true", "predicted", "difference"])
+        return example_sheet(extreme_examples(self.study, changed, errors.changed_mse()))
 
     def section(self, page: Page, metrics: Mapping[str, float]) -> None:
         """Figures by predictor and by split, and the pictures."""
@@ -217,6 +189,58 @@ class DrawingEvaluator(Evaluator):
         page.sheet("movie.webp", "moving picture: true next frame, predicted, difference")
 
 
+def by_split(
+    study: Study, judged: dict[str, float], figures_of: Callable[[Iterator[DrawnBatch]], dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Figures by split: those of the judged one, and of each other one from a sample that is drawn."""
+    found = {study.split: judged}
+    for name in study.parts.keys() - {study.split}:
+        clips = study.dataset(study.parts[name])
+        found[name] = figures_of(study.draw(clips, evenly_spaced(len(clips), OTHER_CLIPS)))
+    return {name: found[name] for name in (*SPLITS, ALL) if name in found}
+
+
+def by_episode(study: Study, figures_of: Callable[[np.ndarray], dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Figures of each judged episode that has a clip, from the numbers of its clips."""
+    counts = [len(study.pair_starts(episode)) for episode in study.episodes]
+    rows = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
+    return {episode.name: figures_of(mine) for episode, mine in zip(study.episodes, rows, strict=True) if len(mine)}
+
+
+def extreme_examples(study: Study, rows: np.ndarray, errors: np.ndarray) -> list[Example]:
+    """The best, median and worst of some judged clips, drawn again.
+
+    Args:
+        study: what is judged.
+        rows: (R,) which clips.
+        errors: (P,) of all clips.
+    """
+    order = rows[np.argsort(errors[rows], kind="stable")]
+    middle = max((len(order) - EXTREMES["median"]) // 2, 0)
+    chosen = {
+        "best": order[: EXTREMES["best"]],
+        "median": order[middle : middle + EXTREMES["median"]],
+        "worst": np.flip(order)[: EXTREMES["worst"]].copy(),
+    }
+    return [
+        Example(example.current, example.next, example.prediction, f"{kind}: {example.where}")
+        for kind, some in chosen.items()
+        for example in study.examples(some)
+    ]
+
+
+def movie_frames(study: Study, drawn: str) -> Iterator[np.ndarray]:
+    """True, drawn (under this name) and difference, step by step, from the first judged episode."""
+    count = min(MOVIE_STEPS, len(study.pair_starts(study.episodes[0])) or len(study.clips))
+    for example in study.examples(np.arange(count)):
+        cells = [
+            to_rgb(example.next),
+            to_rgb(example.prediction),
+            difference_image(example.prediction, example.next),
+        ]
+        yield sheet([cells], [example.where], ["true", drawn, "difference"])
+
+
 def drawing_errors(batch: DrawnBatch, mean_frame: Tensor) -> Errors:
     """Errors of the predictors on a batch."""
     current, following = batch.current, batch.next
@@ -224,7 +248,7 @@ def drawing_errors(batch: DrawnBatch, mean_frame: Tensor) -> Errors:
     return {name: pair_errors(picture, current, following) for name, picture in predictors.items()}
 
 
-def joined_errors(parts: list[Errors]) -> Errors:
+def joined_errors(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """The errors of several batches as one."""
     return {name: joined([part[name] for part in parts]) for name in parts[0]}
 
@@ -266,12 +290,12 @@ def split_rows(splits: Mapping[str, Mapping[str, float]]) -> list[Row]:
     ]
 
 
-def plot_episodes(by_episode: Mapping[str, Mapping[str, float]]) -> bytes:
-    """PSNR of each judged episode, of the model and of copying."""
+def plot_episodes(by_episode: Mapping[str, Mapping[str, float]], series: Mapping[str, str]) -> bytes:
+    """PSNR of each judged episode; ``series`` are the model's figure and another one, and their labels."""
     figure, axes = figures.new_axes()
-    names = sorted(by_episode, key=lambda name: by_episode[name]["psnr_db"])
+    names = sorted(by_episode, key=lambda name: by_episode[name][next(iter(series))])
     places = np.arange(len(names))
-    for key, label, colour in (("psnr_db", "model", figures.BLUE), ("copy_psnr_db", "copying", figures.GREY)):
+    for (key, label), colour in zip(series.items(), (figures.BLUE, figures.GREY), strict=True):
         axes.plot(places, [by_episode[name][key] for name in names], "o", color=colour, label=label)
     axes.set_xticks(places if len(names) <= 30 else [])
     if len(names) <= 30:

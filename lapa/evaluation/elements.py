@@ -6,12 +6,21 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lapa.data.splits import evenly_spaced
 from lapa.evaluation.evaluator import Column, Evaluator, Verdict
 from lapa.evaluation.study import DrawnBatch, Study
 from lapa.games.game import Game, Measure, State, joined_states, known_games, unknown_game
+from lapa.metrics.equal_bytes import SIMPLE_CODES, coded
 from lapa.report.page import Page
 from lapa.report.tables import Row
+
+REBUILT = "elements/simple_frames"
+"""Of systems that draw the very frame that they see: frames in which simple codes of equal bytes were judged."""
+
+SIMPLE_FRAMES = 512
+"""At most this number of frames, at even distances."""
 
 
 class FoundElements:
@@ -26,6 +35,8 @@ class FoundElements:
         self._predicted: list[State] = []
         self._copied: list[State] = []
         self._perfect: list[State] = []
+        self._simple: dict[str, list[State]] = {}
+        self._simple_rows: list[np.ndarray] = []
 
     @property
     def is_empty(self) -> bool:
@@ -38,16 +49,42 @@ class FoundElements:
         self._copied.append(copied)
         self._perfect.append(perfect)
 
+    @property
+    def num_simple(self) -> int:
+        """In how many frames simple codes were looked at."""
+        return sum(map(len, self._simple_rows))
+
+    def add_simple(self, found: Mapping[str, State], rows: np.ndarray) -> None:
+        """Takes what was found in some frames of the next batch as simple codes of equal bytes show them.
+
+        Args:
+            found: by the name of the code.
+            rows: (R,) the numbers of their clips.
+        """
+        self._simple_rows.append(rows)
+        for name, state in found.items():
+            self._simple.setdefault(name, []).append(state)
+
     def compare(self, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
         """The game's own figures over some of the clips."""
-        game = self._study.game
-        assert game is not None
         for parts in (self._predicted, self._copied, self._perfect):
             parts[:] = [joined_states(parts)]
-        (predicted,), (copied,), (perfect,) = self._predicted, self._copied, self._perfect
+        (predicted,) = self._predicted
+        return self._compare({name: values[rows] for name, values in predicted.items()}, rows)
+
+    def compare_simple(self) -> dict[str, dict[str, float]]:
+        """The same of each simple code that could be used, over its sample of the clips."""
+        found = {name: parts for name, parts in self._simple.items() if len(parts) == len(self._simple_rows)}
+        rows = np.concatenate(self._simple_rows) if found else np.empty(0, int)
+        return {name: self._compare(joined_states(parts), rows) for name, parts in found.items()}
+
+    def _compare(self, predicted: State, rows: np.ndarray | slice) -> dict[str, float]:
+        game = self._study.game
+        assert game is not None
+        (copied,), (perfect,) = self._copied, self._perfect
         before, after = self._study.shared(true_states)
-        states = (predicted, copied, game.shown(before, copied), game.shown(after, perfect))
-        return game.compare(*({name: values[rows] for name, values in state.items()} for state in states))
+        states = (copied, game.shown(before, copied), game.shown(after, perfect))
+        return game.compare(predicted, *({name: values[rows] for name, values in state.items()} for state in states))
 
 
 def true_states(study: Study) -> tuple[State, State]:
@@ -72,6 +109,7 @@ class ElementsEvaluator(Evaluator):
     def __init__(self, study: Study) -> None:
         super().__init__(study)
         self._found = study.shared(FoundElements)
+        self._sample = evenly_spaced(len(study.clips), SIMPLE_FRAMES)
 
     @classmethod
     def skip(cls, study: Study) -> str | None:
@@ -96,17 +134,38 @@ class ElementsEvaluator(Evaluator):
 
     def see(self, batch: DrawnBatch) -> None:
         """Keeps what is found in the frames, not the frames."""
-        downsample = self.study.format.downsample
         pixels = (255 * batch.drawn).round().to(torch.uint8)  # as a screen would show them
-        predicted, copied, perfect = (
-            self._game.find(frames.numpy().astype(np.float32) / 255, downsample)
-            for frames in (pixels, batch.clips.current, batch.clips.next)
-        )
-        self._found.add(predicted, copied, perfect)
+        last = batch.clips.frames[:, -2:]
+        starts = self.study.clips.starts[batch.rows] + self.study.spec.frames - 2
+        shown, places = np.unique(np.stack([starts, starts + 1]), return_inverse=True)  # most are in two clips
+        once = np.empty(len(shown), dtype=np.int64)
+        once[places.reshape(2, -1)] = np.arange(2 * len(starts)).reshape(2, -1)
+        true = self._find(torch.cat([last[:, 0], last[:, 1]])[once])
+        copied, perfect = ({name: values[rows] for name, values in true.items()} for rows in places.reshape(2, -1))
+        self._found.add(self._find(pixels), copied, perfect)
+        if self.study.rebuilds and self.study.coder:
+            chosen = np.flatnonzero(np.isin(batch.rows, self._sample))
+            if len(chosen):
+                simple = coded(batch.clips.next[chosen], self.study.coder.bits / 8)
+                found = {name: self._find((255 * each.pictures).round()) for name, each in simple.items()}
+                self._found.add_simple(found, batch.rows[chosen])
+
+    def _find(self, frames: Tensor) -> State:
+        """What the game finds in frames with pixels up to 255."""
+        return self._game.find(frames.numpy().astype(np.float32) / 255, self.study.format.downsample)
 
     def metrics(self) -> dict[str, float]:
-        """The game's own."""
-        return self._found.compare()
+        """The game's own. Who sees the frame is compared with simple codes of it, not with the frame before."""
+        found = self._found.compare()
+        if not self.study.rebuilds:
+            return found
+        metrics = {name: value for name, value in found.items() if not ("copy_" in name or "changed_" in name)}
+        metrics["simple_frames"] = float(self._found.num_simple)
+        for who, simple in self._found.compare_simple().items():
+            for measure in self._game.measures:
+                if (name := measure.metric.format("")) in simple:
+                    metrics[measure.metric.format(f"{who}_")] = simple[name]
+        return metrics
 
     @classmethod
     def rows(cls, metrics: Mapping[str, float]) -> list[Row]:
@@ -114,9 +173,19 @@ class ElementsEvaluator(Evaluator):
         rows: list[Row] = []
         for measure in known_measures():
             model, copied = names_of(measure)
-            if measure.summary and model in metrics:
-                against = f"copying {measure.form(metrics[copied])}" if copied in metrics else ""
-                rows.append((measure.summary, measure.form(metrics[model]), against))
+            if model not in metrics:
+                continue
+            if REBUILT in metrics:
+                if measure.rebuilt:
+                    against = [
+                        f"{label} {measure.form(metrics[name])}"
+                        for who, label in SIMPLE_CODES.items()
+                        if (name := full_name(measure, f"{who}_")) in metrics
+                    ]
+                    rows.append((measure.rebuilt, measure.form(metrics[model]), ", ".join(against)))
+            elif measure.summary:
+                against_copy = f"copying {measure.form(metrics[copied])}" if copied in metrics else ""
+                rows.append((measure.summary, measure.form(metrics[model]), against_copy))
         return rows
 
     @classmethod
@@ -130,19 +199,38 @@ class ElementsEvaluator(Evaluator):
     @classmethod
     def columns(cls) -> tuple[Column, ...]:
         """Those that the games choose for a comparison."""
-        return tuple(
-            Column(measure.column, names_of(measure)[0], measure.form) for measure in known_measures() if measure.column
+        measures = known_measures()
+        return (
+            *(Column(each.column, names_of(each)[0], each.form) for each in measures if each.column),
+            *(
+                Column(each.rebuilt, names_of(each)[0], each.form, beside=REBUILT)
+                for each in measures
+                if each.rebuilt and not each.column
+            ),
         )
 
     def section(self, page: Page, metrics: Mapping[str, float]) -> None:
         """All measures of the game."""
         title = self._game.elements
         page.heading(title[0].upper() + title[1:], "elements")
+        if self.study.rebuilds:
+            page.text(
+                "Found in the reconstructed frames and compared with the RAM. Distances are in pixels of the recorded "
+                f"frame. The simple codes of equal bytes are judged on {metrics[REBUILT]:,.0f} frames at even "
+                "distances."
+            )
+            known = {who: label for who, label in SIMPLE_CODES.items() if self._has_simple(who, metrics)}
+            predictors = {"": "model", **{f"{who}_": label for who, label in known.items()}}
+            page.table(("", *predictors.values()), element_rows(self._game.measures, metrics, tuple(predictors)))
+            return
         page.text(
             "Found in the predicted frames and compared with the RAM. Distances are in pixels of the recorded frame. "
             "What does not change is right if the current frame is copied; so look at what changed, and at what moves."
         )
         page.table(("", "model", "copying"), element_rows(self._game.measures, metrics))
+
+    def _has_simple(self, who: str, metrics: Mapping[str, float]) -> bool:
+        return any(full_name(measure, f"{who}_") in metrics for measure in self._game.measures)
 
 
 def known_measures() -> list[Measure]:
@@ -154,17 +242,23 @@ def known_measures() -> list[Measure]:
     return list(found.values())
 
 
+def full_name(measure: Measure, who: str) -> str:
+    """The full name of its metric: of the model (``who`` is empty), of copying (``copy_``), of a simple code."""
+    return f"{ElementsEvaluator.group}/{measure.metric.format(who)}"
+
+
 def names_of(measure: Measure) -> tuple[str, str]:
     """The full names of its metric, of the model and of copying."""
-    model, copied = (f"{ElementsEvaluator.group}/{measure.metric.format(who)}" for who in ("", "copy_"))
-    return model, copied
+    return full_name(measure, ""), full_name(measure, "copy_")
 
 
-def element_rows(measures: tuple[Measure, ...], metrics: Mapping[str, float]) -> list[Row]:
-    """Measure, model, copying."""
+def element_rows(
+    measures: tuple[Measure, ...], metrics: Mapping[str, float], predictors: tuple[str, ...] = ("", "copy_")
+) -> list[Row]:
+    """Measure, then its figure for each predictor; by default the model and copying."""
     rows = []
     for measure in measures:
-        names = names_of(measure)
+        names = [full_name(measure, who) for who in predictors]
         if any(name in metrics for name in names):
             cells = (measure.form(metrics[name]) if name in metrics else "-" for name in names)
             rows.append((measure.label, *cells))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lapa.data.store import FrameStore
@@ -16,6 +16,7 @@ from lapa.evaluation.elements import ElementsEvaluator
 from lapa.evaluation.evaluator import Column, Evaluator, Verdict, named
 from lapa.evaluation.events import EventsEvaluator
 from lapa.evaluation.reading import ReadingEvaluator
+from lapa.evaluation.rebuilding import RebuildingEvaluator
 from lapa.evaluation.speed import SpeedEvaluator
 from lapa.evaluation.stages import StagesEvaluator
 from lapa.evaluation.study import Study
@@ -24,6 +25,7 @@ from lapa.report.tables import Row
 
 EVALUATORS: tuple[type[Evaluator], ...] = (
     DrawingEvaluator,
+    RebuildingEvaluator,
     ElementsEvaluator,
     StagesEvaluator,
     CodebookEvaluator,
@@ -105,6 +107,8 @@ def evaluate(
     evaluators: list[Evaluator] = []
     left_out: list[str] = []
     for kind in EVALUATORS:
+        if not kind.applies(study):
+            continue
         if reason := kind.skip(study):
             left_out.append(reason)
         else:
@@ -114,6 +118,15 @@ def evaluate(
     for evaluator in evaluators:
         metrics |= named(evaluator.group, evaluator.metrics())
     return Evaluation(study, evaluators, metrics, verdicts(metrics), left_out)
+
+
+def joined_reasons(left_out: Sequence[str]) -> list[str]:
+    """The same sentences, those of one reason as one: ``events, reading: reason``."""
+    by_reason: dict[str, list[str]] = {}
+    for sentence in left_out:
+        what, _, reason = sentence.partition(": ")
+        by_reason.setdefault(reason, []).append(what)
+    return [f"{', '.join(what)}: {reason}" for reason, what in by_reason.items()]
 
 
 def show_clips(study: Study, evaluators: Sequence[Evaluator]) -> None:
@@ -140,6 +153,7 @@ def summary_rows(metrics: Mapping[str, float]) -> list[Row]:
     return [row for kind in by_rank() for row in kind.rows(metrics)]
 
 
-def comparison_columns() -> list[Column]:
-    """The columns of a comparison of runs."""
-    return [column for kind in EVALUATORS for column in kind.columns()]
+def comparison_columns(found: Sequence[Container[str]] | None = None) -> list[Column]:
+    """The columns of a comparison of runs: those that any of these metrics has, or all."""
+    columns = [column for kind in EVALUATORS for column in kind.columns()]
+    return [column for column in columns if found is None or any(column.is_in(each) for each in found)]

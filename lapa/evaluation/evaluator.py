@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -32,11 +32,23 @@ class Verdict:
 
 
 class Column(NamedTuple):
-    """A column of a comparison: its label, the metric's full name, and the figure as text."""
+    """A column of a comparison.
+
+    Attributes:
+        label: its name.
+        metric: the metric's full name.
+        form: the figure as text.
+        beside: full name of a metric of the same run without which this one is not shown; none if it always is.
+    """
 
     label: str
     metric: str
     form: Callable[[float], str]
+    beside: str = ""
+
+    def is_in(self, metrics: Container[str]) -> bool:
+        """Whether a run with these metrics has it."""
+        return self.metric in metrics and (not self.beside or self.beside in metrics)
 
 
 class Evaluator(ABC):
@@ -64,8 +76,13 @@ class Evaluator(ABC):
         self.study = study
 
     @classmethod
+    def applies(cls, study: Study) -> bool:
+        """Whether it is a measure of this kind of system; of one that is not, the report says nothing."""
+        return True
+
+    @classmethod
     def skip(cls, study: Study) -> str | None:
-        """Why it cannot be done, as ``what: reason``; None if it can."""
+        """Why it cannot be done, as ``what: reason``; None if it can. Asked where it :meth:`applies`."""
         return None
 
     def see(self, batch: DrawnBatch) -> None:  # noqa: B027 # most need none

@@ -24,7 +24,8 @@ class CodeGrids:
         codes: (P, h, w * n) int64, as :meth:`lapa.contracts.Quantizer.distinct` numbers them.
         names: (n K,) of the codes.
         use: how often each stands where.
-        centres: (h, w, 2), the pixel (x, y) about which each place of the grid looks; None where every place sees all.
+        centres: (h, w, 2), the pixel (x, y) about which each place of the grid looks; None where every place sees all,
+            and for codes of single frames, where nothing is outlined.
     """
 
     codes: np.ndarray
@@ -33,7 +34,7 @@ class CodeGrids:
     centres: np.ndarray | None
 
     def outline(self, picture: np.ndarray, places: Sequence[Sequence[int]]) -> np.ndarray:
-        """The picture with places of codes (row, column) outlined; without, if every place sees all of it."""
+        """The picture with places of codes (row, column) outlined; without, if there are no centres."""
         if self.centres is None:
             return picture
         centres = np.array([self.centres[row, column // self.use.per_place] for row, column in places])
@@ -49,7 +50,7 @@ def code_grids(study: Study) -> CodeGrids:
         codes=codes,
         names=code_names(number_of_codes(coder), quantizer.codes_per_place),
         use=code_use(codes, quantizer.num_distinct, quantizer.codes_per_place),
-        centres=None if coder.sees_all else place_centres(study),
+        centres=None if coder.sees_all or coder.track == "tokens" else place_centres(study),
     )
 
 

@@ -14,7 +14,8 @@ from lapa.data.files import atomic_file, write_text
 from lapa.data.splits import ALL
 from lapa.engine.checkpoint import Checkpoint
 from lapa.evaluation.curves import training_curves
-from lapa.evaluation.evaluate import Evaluation, summary_rows
+from lapa.evaluation.evaluate import Evaluation, joined_reasons, summary_rows
+from lapa.evaluation.study import subject_of
 from lapa.report.page import Page, html_page
 
 METRICS_FILE = "metrics.json"
@@ -88,7 +89,7 @@ def render(checkpoint: Checkpoint, evaluation: Evaluation, images: Mapping[str, 
         + "</ul>"
     )
     page.table(("measure", "model", "compared with"), summary_rows(evaluation.metrics))
-    for sentence in evaluation.left_out:
+    for sentence in joined_reasons(evaluation.left_out):
         page.add(f"<p class=note>Left out: {html.escape(sentence)}.</p>")
     for evaluator in evaluation.evaluators:
         evaluator.section(page, evaluation.metrics)
@@ -98,7 +99,7 @@ def render(checkpoint: Checkpoint, evaluation: Evaluation, images: Mapping[str, 
     page.heading("Configuration", "configuration")
     settings = html.escape(to_yaml(checkpoint.config))
     page.add(f"<details><summary>all settings of the run</summary><pre>{settings}</pre></details>")
-    return html_page("Latent actions: report", introduction(checkpoint, evaluation), page)
+    return html_page(f"{subject_of([checkpoint.model])}: report", introduction(checkpoint, evaluation), page)
 
 
 def introduction(checkpoint: Checkpoint, evaluation: Evaluation) -> str:
@@ -109,6 +110,6 @@ def introduction(checkpoint: Checkpoint, evaluation: Evaluation) -> str:
     kind = "recorded" if study.split == ALL else kind
     return (
         f"<p>Checkpoint <code>{html.escape(checkpoint.path.name)}</code> (SHA-256 {checkpoint.digest}…, step "
-        f"{checkpoint.step}), judged on {len(study.clips):,} pairs of {len(evaluation.episodes)} {kind} "
+        f"{checkpoint.step}), judged on {len(study.clips):,} {study.unit}s of {len(evaluation.episodes)} {kind} "
         f"episode(s): {judged}.</p>"
     )

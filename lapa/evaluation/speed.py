@@ -11,6 +11,9 @@ from lapa.evaluation.evaluator import Column, Evaluator, named
 from lapa.evaluation.study import DrawnBatch, Study
 from lapa.report.tables import Row
 
+UNITS = ("pair", "frame")
+"""What a clip can be to a system."""
+
 
 class SpeedEvaluator(Evaluator):
     """Clips that are labelled and drawn in a second."""
@@ -34,25 +37,32 @@ class SpeedEvaluator(Evaluator):
 
     def metrics(self) -> dict[str, float]:
         """Clips by seconds."""
-        return {"pairs_per_second": self._count / self._seconds}
+        return {f"{self.study.unit}s_per_second": self._count / self._seconds}
 
     @classmethod
     def rows(cls, metrics: Mapping[str, float]) -> list[Row]:
         """Clips by seconds."""
-        if "speed/pairs_per_second" not in metrics:
-            return []
-        return [("speed", f"{metrics['speed/pairs_per_second']:.0f} pairs/s", "labelled and redrawn")]
+        return [
+            ("speed", f"{metrics[name]:.0f} {unit}s/s", "labelled and redrawn")
+            for unit in UNITS
+            if (name := f"speed/{unit}s_per_second") in metrics
+        ]
 
     @classmethod
     def columns(cls) -> tuple[Column, ...]:
         """Labelling and drawing, and training."""
-        return (
-            Column("labelled and redrawn, pairs/s", "speed/pairs_per_second", "{:.0f}".format),
-            Column("trained, pairs/s", "speed/trained_pairs_per_second", "{:.0f}".format),
+        return tuple(
+            Column(f"{what}, {unit}s/s", f"speed/{name}{unit}s_per_second", "{:.0f}".format)
+            for unit in UNITS
+            for what, name in (("labelled and redrawn", ""), ("trained", "trained_"))
         )
 
 
-def speed_of_training(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The median speed of a run by its history, as a metric with its full name; none if the history has none."""
+def speed_of_training(history: Sequence[Mapping[str, Any]], unit: str = "pair") -> dict[str, float]:
+    """The median speed of a run by its history, as a metric with its full name; none if the history has none.
+
+    ``unit`` is what a clip is to the system, see :func:`lapa.evaluation.study.unit_of`.
+    """
     speeds = [line["train/speed/pairs_per_s"] for line in history if "train/speed/pairs_per_s" in line]
-    return named(SpeedEvaluator.group, {"trained_pairs_per_second": float(np.median(speeds))} if speeds else {})
+    found = {f"trained_{unit}s_per_second": float(np.median(speeds))} if speeds else {}
+    return named(SpeedEvaluator.group, found)

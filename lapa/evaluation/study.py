@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapa.contracts import Clips, ClipSpec, Coder, Drawer, Dreamer
+from lapa.contracts import Clips, ClipSpec, Coder, Drawer, Dreamer, System
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import to_float
 from lapa.data.splits import ALL, SPLITS
@@ -146,6 +146,16 @@ class Study:
         return self.system if isinstance(self.system, Drawer) else None
 
     @property
+    def rebuilds(self) -> bool:
+        """Whether it draws the very frame that it sees, from codes of that frame: a tokenizer does."""
+        return isinstance(self.system, Coder) and self.system.track == "tokens" and self.drawer is not None
+
+    @property
+    def unit(self) -> str:
+        """What a judged clip is to the system, in a word: a frame or a pair."""
+        return unit_of(self.system)
+
+    @property
     def dreamer(self) -> Dreamer | None:
         """The system, if it continues a game under codes."""
         if self.coder and isinstance(self.system, Dreamer) and self.system.actions.kind == "codes":
@@ -202,7 +212,7 @@ class Study:
         if self.fitting is None or self.coder is None:
             return None
         parts = []
-        with progress_bar(total=len(self.fitting), desc="label training episodes", unit="pair") as bar:
+        with progress_bar(total=len(self.fitting), desc="label training episodes", unit=self.unit) as bar:
             for batch, _ in batches(self.fitting, self.batch_size):
                 parts.append(self.label(batch))
                 bar.update(len(batch))
@@ -254,7 +264,7 @@ class Study:
         """All judged clips, batch by batch; afterwards :attr:`codes` is known."""
         keep_if_small(self.clips)
         codes = []
-        with progress_bar(total=len(self.clips), desc="evaluate", unit="pair") as bar:
+        with progress_bar(total=len(self.clips), desc="evaluate", unit=self.unit) as bar:
             for batch in self.draw(self.clips):
                 if batch.codes is not None:
                     codes.append(batch.codes)
@@ -262,13 +272,34 @@ class Study:
                 bar.update(len(batch.rows))
         self.codes = torch.cat(codes).numpy() if codes else None
 
-    def examples(self, rows: np.ndarray) -> Iterator[Example]:
-        """Some of the judged clips for pictures, drawn again."""
-        codes = torch.from_numpy(self.codes[rows]) if self.codes is not None else None
-        for batch in self.draw(self.clips, rows, codes):
+    def examples(self, rows: np.ndarray, clips: ClipDataset | None = None) -> Iterator[Example]:
+        """Some of the judged clips, or of others, for pictures; they are drawn again."""
+        codes = torch.from_numpy(self.codes[rows]) if self.codes is not None and clips is None else None
+        clips = clips or self.clips
+        for batch in self.draw(clips, rows, codes):
             frames = (part.numpy() for part in (batch.current, batch.next, batch.drawn))
             for row, current, following, prediction in zip(batch.rows, *frames, strict=True):
-                yield Example(current, following, prediction, self.clips.where(int(row)))
+                yield Example(current, following, prediction, self.where(clips, int(row)))
+
+    def where(self, clips: ClipDataset, row: int) -> str:
+        """Where a clip was recorded: ``<episode>/<n>.png``, its first frame, or the only one that the system sees."""
+        if self.frames_seen > 1:
+            return clips.where(row)
+        seen = int(clips.starts[row]) + self.spec.frames - 1
+        episode = next(episode for episode in clips.episodes if episode.start <= seen < episode.stop)
+        return f"{episode.name}/{episode.numbers[seen - episode.start]}.png"
+
+
+def unit_of(system: System) -> str:
+    """What a clip is to a system, in a word: a frame where it gives codes of single frames, else a pair."""
+    return "frame" if isinstance(system, Coder) and system.track == "tokens" else "pair"
+
+
+def subject_of(systems: Sequence[System]) -> str:
+    """What a report on these systems is about, for its title."""
+    kinds = {unit_of(system) if isinstance(system, Coder) else "model" for system in systems}
+    subjects = {"pair": "Latent actions", "frame": "Tokenizers" if len(systems) > 1 else "Tokenizer"}
+    return subjects.get(kinds.pop(), "Model") if len(kinds) == 1 else "Models"
 
 
 def split_of(checkpoint: Checkpoint, store: FrameStore, split: str) -> dict[str, list[StoredEpisode]]:

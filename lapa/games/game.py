@@ -31,6 +31,8 @@ class Measure(NamedTuple):
         form: the figure as text.
         summary: its label in the summary of a run; none if it is not in there.
         column: its label in a comparison of runs; none if it is not in there.
+        rebuilt: its label in both, of systems that draw the very frame that they see; none if it is not in there. For
+            these, what has just changed is nothing special.
     """
 
     label: str
@@ -38,6 +40,7 @@ class Measure(NamedTuple):
     form: Callable[[float], str]
     summary: str = ""
     column: str = ""
+    rebuilt: str = ""
 
 
 class Remark(NamedTuple):

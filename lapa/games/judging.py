@@ -14,7 +14,13 @@ from lapa.report.tables import percent, pixels
 
 BALL_MEASURES = (
     Measure("ball drawn, where it flies free (recall)", "ball/{}drawn", percent),
-    Measure("ball within 2 px", "ball/{}within_2px", percent, summary="ball within 2 px, where it flies free"),
+    Measure(
+        "ball within 2 px",
+        "ball/{}within_2px",
+        percent,
+        summary="ball within 2 px, where it flies free",
+        rebuilt="ball within 2 px",
+    ),
     Measure(
         "ball within 4 px",
         "ball/{}within_4px",
@@ -24,8 +30,14 @@ BALL_MEASURES = (
     ),
     Measure("ball, median distance", "ball/{}median_px", pixels),
     Measure("ball, 95th percentile", "ball/{}p95_px", pixels),
-    Measure("ball drawn where there is none", "ball/{}false", percent, summary="ball drawn where there is none"),
-    Measure("a second ball drawn", "ball/{}extra", percent, summary="a second ball drawn"),
+    Measure(
+        "ball drawn where there is none",
+        "ball/{}false",
+        percent,
+        summary="ball drawn where there is none",
+        rebuilt="ball where there is none",
+    ),
+    Measure("a second ball drawn", "ball/{}extra", percent, summary="a second ball drawn", rebuilt="a second ball"),
 )
 
 
@@ -39,7 +51,7 @@ def place_measures(element: str, label: str, *, column: bool = False) -> tuple[M
     """
     one, two = f"{label} within 1 px", f"{label} within 2 px"
     return (
-        Measure(one, f"{element}/{{}}within_1px", percent, summary=one),
+        Measure(one, f"{element}/{{}}within_1px", percent, summary=one, rebuilt=one),
         Measure(two, f"{element}/{{}}within_2px", percent, summary=two, column=two if column else ""),
         Measure(f"{label}, median distance", f"{element}/{{}}median_px", pixels),
         Measure(f"{label}, 95th percentile", f"{element}/{{}}p95_px", pixels),
@@ -59,12 +71,12 @@ def value_measures(
 
     Args:
         element: its name.
-        label: of all values.
+        label: of all values; that of systems that draw the frame that they see, if there is a summary.
         changed: of those that changed; ``summary`` and ``column`` are of these too.
         form: of the figure of all values.
     """
     return (
-        Measure(label, f"{element}/{{}}accuracy", form),
+        Measure(label, f"{element}/{{}}accuracy", form, rebuilt=label if summary else ""),
         Measure(changed, f"{element}/{{}}changed_accuracy", percent, summary, column),
     )
 

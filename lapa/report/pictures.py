@@ -65,13 +65,19 @@ def sheet(
     column_names: Sequence[str],
     *,
     scale_bar: bool = False,
+    cell_width: int = WIDTH,
 ) -> np.ndarray:
     """Cells (H, W, 3) uint8, all of one size, in rows with names: (H', W', 3) uint8.
 
-    ``scale_bar`` adds what the colours of a difference mean.
+    Args:
+        rows: of cells.
+        row_names: left of each.
+        column_names: above each.
+        scale_bar: whether to add what the colours of a difference mean.
+        cell_width: cells narrower than this are enlarged by a whole number.
     """
     height, width, _ = rows[0][0].shape
-    zoom = max(1, -(-WIDTH // width))
+    zoom = max(1, -(-cell_width // width))
     step_y, step_x = height * zoom + GAP, width * zoom + GAP
     left = max(NAMES_WIDTH, *(int(FONT.getlength(name)) + 8 for name in row_names))
     size = (left + step_x * len(rows[0]) + BAR_WIDTH * scale_bar, TEXT_HEIGHT + step_y * len(rows))

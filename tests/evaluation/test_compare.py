@@ -51,7 +51,7 @@ def test_seeds_are_grouped_and_what_differs_is_named(runs: list[Path], toys: Fra
     cells = comparison_rows(groups)
     assert cells[0][3] == f"{values.mean():+.2f} ± {values.std(ddof=1):.2f}"
     assert "±" not in " ".join(cells[1])
-    assert all(len(row) == len(comparison_header()) for row in cells)
+    assert all(len(row) == len(comparison_header(groups)) for row in cells)
     facts = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert facts[groups[0].label]["mean"]["recon/gain_over_copy_db"] == pytest.approx(values.mean())
     names = {path.name for path in (tmp_path / "out").iterdir()}
