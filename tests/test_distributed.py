@@ -34,7 +34,7 @@ from lapa.data.store import FrameStore
 from lapa.engine.stopping import StopSignal
 from lapa.engine.training import Run
 
-config = load_config("debug", Path(sys.argv[1]))
+config = load_config(None, Path(sys.argv[1]))
 with distributed.process_group("cpu") as device:
     run = Run(config, FrameStore(Path(sys.argv[2])), device, lambda message: None, sys.argv[3])
     with StopSignal() as stop, run.trackers:
@@ -55,12 +55,12 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def toy_config(tmp_path: Path) -> Callable[..., Config]:
-    """A function that returns the ``debug`` preset at the toy's size, of a run in the named folder."""
+    """A function that returns a small preset at the toy's size, of a run in the named folder."""
 
-    def make(out: str, *overrides: str) -> Config:
+    def make(out: str, *overrides: str, preset: str = "debug") -> Config:
         fixed = [f"training.out={tmp_path / out}", "data.downsample=1", "training.precision=fp32"]
         exact = ["training.log_every=1", "training.learning_rate=1e-4"]
-        return load_config("debug", overrides=[*fixed, *exact, *overrides])
+        return load_config(preset, overrides=[*fixed, *exact, *overrides])
 
     return make
 
@@ -84,17 +84,18 @@ def curve(config: Config, name: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("preset", "options"),
     [
-        ["model.quantizer.name=ema", "model.quantizer.decay=0.9"],
-        ["model.quantizer.name=vq", "model.quantizer.entropy=0.1", "training.accumulate=2", "loss.motion=5"],
+        ("debug", ["model.quantizer.name=ema", "model.quantizer.decay=0.9"]),
+        ("debug", ["model.quantizer.name=vq", "model.quantizer.entropy=0.1", "training.accumulate=2", "loss.motion=5"]),
+        ("tokenizer_debug", ["model.quantizer.num_codes=256", "loss.worst=0.1"]),
     ],
-    ids=["ema", "vq, entropy, two micro-batches"],
+    ids=["ema", "vq, entropy, two micro-batches", "tokenizer"],
 )
 def test_two_processes_train_what_one_does(
-    toy_store: FrameStore, toy_config: Callable[..., Config], tmp_path: Path, options: list[str]
+    toy_store: FrameStore, toy_config: Callable[..., Config], tmp_path: Path, preset: str, options: list[str]
 ) -> None:
-    together, alone = toy_config("together", *options), toy_config("alone", *options)
+    together, alone = (toy_config(out, *options, preset=preset) for out in ("together", "alone"))
     first, second = train_together(together, toy_store, tmp_path / "ranks")
     train(alone, toy_store, quiet)
     for name in ("train/loss/total", "train/quantizer/perplexity", "train/optim/gradient_norm", "val/loss/total"):

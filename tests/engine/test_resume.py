@@ -40,12 +40,12 @@ def quiet(message: str) -> None:
 
 @pytest.fixture
 def toy_config(tmp_path: Path) -> Callable[..., Config]:
-    """A function that returns the ``debug`` preset at the toy's size, of a run in the named folder."""
+    """A function that returns a small preset at the toy's size, of a run in the named folder."""
 
-    def make(out: str, *overrides: str) -> Config:
+    def make(out: str, *overrides: str, preset: str = "debug") -> Config:
         fixed = [f"training.out={tmp_path / out}", "data.downsample=1", "training.precision=fp32"]
         every = [f"training.{name}_every={n}" for name, n in (("checkpoint", 3), ("validate", 7), ("reseed", 4))]
-        return load_config("debug", overrides=[*fixed, *every, f"training.steps={STEPS}", *overrides])
+        return load_config(preset, overrides=[*fixed, *every, f"training.steps={STEPS}", *overrides])
 
     return make
 
@@ -87,17 +87,28 @@ def children() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "kills", "at_least"),
-    [("vq", 6, 2), ("ema", 3, 1), pytest.param("vq", 20, 4, marks=pytest.mark.slow)],
+    ("preset", "quantizer", "kills", "at_least"),
+    [
+        ("debug", "vq", 6, 2),
+        ("debug", "ema", 3, 1),
+        ("tokenizer_debug", "ema", 3, 1),
+        pytest.param("debug", "vq", 20, 4, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_killed_at_random_moments_ends_in_the_same_bits(
-    toy_store: FrameStore, toy_config: Callable[..., Config], children: Any, quantizer: str, kills: int, at_least: int
+    toy_store: FrameStore,
+    toy_config: Callable[..., Config],
+    children: Any,
+    preset: str,
+    quantizer: str,
+    kills: int,
+    at_least: int,
 ) -> None:
     options = [f"model.quantizer.name={quantizer}"]
-    alone = toy_config("alone", *options)
+    alone = toy_config("alone", *options, preset=preset)
     train(alone, toy_store, quiet)
 
-    killed = toy_config("killed", *options)
+    killed = toy_config("killed", *options, preset=preset)
     out = Path(killed.training.out)
     rng = random.Random(quantizer)
     steps: set[int] = set()

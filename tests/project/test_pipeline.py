@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from lapa.engine.checkpoint import load_checkpoint, read_state
 
 SETTINGS: dict[str, list[str]] = {
     "latent_action": ["--preset", "debug"],
+    "tokenizer": ["--preset", "tokenizer_debug"],
 }
 """Of each family: the smallest that trains in seconds."""
 STEPS = 8
@@ -65,7 +67,16 @@ def test_a_family_goes_the_whole_way(
 
     if isinstance(checkpoint.model, Coder):
         assert main(["extract", *judged, "--out", "codes.lapa"]) == 0
-        pairs = checkpoint.model.track == "codes"
-        codes = LatentActionDataset("codes.lapa").codes if pairs else TokenDataset("codes.lapa").tokens
-        assert codes.shape == (5 * (12 if pairs else 13), *checkpoint.model.code_grid)
-        assert 0 <= codes.min() <= codes.max() < checkpoint.model.quantizer.num_codes
+        dataset, found = read_codes(checkpoint.model.track, "codes.lapa")
+        assert len(dataset) == len(found) == 5 * (12 if checkpoint.model.track == "codes" else 13)
+        assert found.shape[1:] == checkpoint.model.code_grid
+        assert 0 <= found.min() <= found.max() < checkpoint.model.quantizer.num_codes
+
+
+def read_codes(track: str, path: str) -> tuple[LatentActionDataset | TokenDataset, np.ndarray]:
+    """A dataset of codes of transitions, or of tokens of frames, and all of these."""
+    if track == "codes":
+        codes = LatentActionDataset(path)
+        return codes, codes.codes
+    tokens = TokenDataset(path)
+    return tokens, tokens.tokens

@@ -162,6 +162,8 @@ class Tokenizer(Coder, Drawer):
         # Not a part of the module: its weights stay as they are, in the file that the user names.
         object.__setattr__(self, "_perceptual", make_perceptual(loss))
         self.mean_frame.copy_(dataset.mean_frame())
+        if self._perceptual is not None:
+            self._perceptual(self.mean_frame[None], self.mean_frame[None])  # says now if frames are too small for it
         self.frame_decoder.start(dataset)
 
     def before_step(self, progress: float) -> None:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from vgg import write_heads, write_vgg16
 
+from helpers import toy_episode, write_episode
 from lapa import registry
 from lapa.config import Config, load_config
 from lapa.contracts import Quantized
+from lapa.data.packing import open_store
+from lapa.data.splits import split_episodes
 from lapa.data.store import FrameStore
+from lapa.engine.checkpoint import load_checkpoint
 from lapa.engine.training import train
 from lapa.errors import ConfigError, TrainingError
+from lapa.evaluation.evaluate import Evaluation, evaluate
+from lapa.evaluation.rebuilding import RebuildingEvaluator
 from lapa.systems.tokenizer.model import Tokenizer
 from lapa.testing import LATENT_DIM, check_frame_decoder
 from lapa_plugins.frame_decoders.transposed import TransposedDecoder
@@ -159,3 +166,68 @@ def test_a_tokenizer_that_learns_gives_no_such_warning(toy_store: FrameStore, tm
     summary = train(configured(tmp_path / "run", *learning), toy_store, said.append)
     assert not [line for line in said if "no better" in line]
     assert summary.metrics["val/recon/psnr_db"] > summary.metrics["val/recon/mean_psnr_db"] + 3
+
+
+class Checkered(TransposedDecoder):
+    """Leaves a pattern of 4 x 4 pixels: the first of each is too bright."""
+
+    def to_frame(self, outputs: Tensor) -> Tensor:
+        frame = super().to_frame(outputs)
+        pattern = torch.zeros_like(frame)
+        pattern[..., ::4, ::4] = 0.2
+        return (frame + pattern).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Evaluation]:
+    """A function that judges on a split a model that shows a grid and knows the colours of its training episodes alone."""
+    folder = tmp_path_factory.mktemp("red_and_blue")
+    names = [str(number) for number in range(6)]
+    trained = split_episodes(names, (0.5, 0.25, 0.25), seed=0)["train"]
+    rng = np.random.default_rng(0)
+    for name in names:
+        frames = toy_episode(rng, 12)[0]
+        write_episode(folder / "data" / name, frames if name in trained else np.flip(frames, -1))
+    store = open_store(folder / "data", notify=lambda _: None)
+    learning = ["training.steps=200", "training.learning_rate=1e-2", "training.validate_every=200", "data.color=rgb"]
+    learning += ["data.split=[0.5,0.25,0.25]", "model.frame_decoder.output=palette", "model.frame_decoder.num_colors=4"]
+    registry.frame_decoders.register("checkered", Checkered)
+    try:
+        config = configured(folder / "run", *learning, "model.frame_decoder.name=checkered")
+        checkpoint = load_checkpoint(train(config, store, lambda _: None).best, "cpu")
+    finally:
+        registry.frame_decoders.forget("checkered")
+    assert checkpoint.split["train"] == trained
+    return lambda split: evaluate(checkpoint, store, split, notify=lambda _: None)
+
+
+def sentences(evaluation: Evaluation) -> str:
+    return " ".join(verdict.sentence for verdict in evaluation.verdicts)
+
+
+def test_a_grid_in_flat_areas_is_measured_with_its_stride_and_said(judged: Callable[[str], Evaluation]) -> None:
+    found = judged("test")
+    # One pixel in 16 is 0.2 too bright: the root of the variance over the phases is 0.2 times the root of 15 / 256.
+    assert found.metrics["rebuilt/grid_pattern/4x4"] == pytest.approx(255 * 0.2 * (15 / 256) ** 0.5, rel=0.1)
+    assert "Flat areas show a grid: it repeats every 4 x 4 pixels" in sentences(found)
+
+
+def test_what_was_learnt_by_heart_is_seen_beside_training_frames_and_said(
+    judged: Callable[[str], Evaluation], tmp_path: Path
+) -> None:
+    found = judged("test")
+    assert found.metrics["rebuilt/train_psnr_db"] - found.metrics["rebuilt/psnr_db"] == pytest.approx(
+        found.metrics["rebuilt/gap_db"]
+    )
+    assert "dB worse than training frames: it has learnt training frames by heart." in sentences(found)
+    rebuilding = found.find(RebuildingEvaluator)
+    assert rebuilding is not None
+    assert "trained.png" in rebuilding.images(found.metrics)
+
+
+def test_figures_of_training_episodes_are_called_what_they_are(judged: Callable[[str], Evaluation]) -> None:
+    on_train, on_test = judged("train"), judged("test")
+    said = "Judged on training episodes: these figures say nothing about new frames."
+    assert said in sentences(on_train)
+    assert said not in sentences(on_test)
+    assert set(on_test.episodes).isdisjoint(on_train.episodes)
