@@ -23,6 +23,8 @@ TOGETHER = 64
 def tokenize(model: System, frames: np.ndarray | Tensor) -> Tensor:
     """The tokens of frames, those that :func:`lapa.extract` finds, whatever the batch.
 
+    Each call prepares the model anew, so give it many frames at once, or take a :class:`lapa.Labeller`.
+
     Args:
         model: a trained tokenizer, as :func:`lapa.load_model` returns it.
         frames: (H, W, 3) uint8 RGB as recorded, or a batch (B, H, W, 3).
@@ -80,11 +82,11 @@ def check_tokens(labeller: Labeller, tokens: np.ndarray) -> None:
     Raises:
         DataError: they are not (B, h, w * n) whole numbers in [0, K).
     """
-    rows, columns = labeller.model.code_grid
-    if tokens.ndim != 3 or tokens.shape[1:] != (rows, columns) or not np.issubdtype(tokens.dtype, np.integer):
+    grid = tuple(labeller.model.code_grid)
+    shape = tokens.shape[1:] if tokens.ndim == 3 else tokens.shape
+    if tokens.ndim != 3 or shape != grid or not np.issubdtype(tokens.dtype, np.integer):
         raise DataError(
-            f"tokens are {tokens.shape[1:]} {tokens.dtype}, but the model wants ({rows}, {columns}) whole numbers; "
-            "take what lapa.tokenize gives"
+            f"tokens are {shape} {tokens.dtype}, but the model wants {grid} whole numbers, as lapa.tokenize gives"
         )
     if tokens.size and not (tokens.min() >= 0 and tokens.max() < labeller.num_codes):
         raise DataError(

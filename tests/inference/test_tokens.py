@@ -216,7 +216,7 @@ def test_tokens_become_the_frames_that_the_model_reconstructs(
     ("tokens", "said"),
     [
         (np.zeros((3, 3), int), r"tokens are \(3, 3\) int64, but the model wants \(27, 20\) whole numbers"),
-        (np.zeros(27, int), "whole numbers"),
+        (np.zeros(27, int), r"tokens are \(27,\) int64, but"),
         (np.zeros(GRID), r"\(27, 20\) float64, but"),
         (np.full(GRID, 16), "tokens go from 16 to 16, but the model has those from 0 to 15"),
         (np.full((2, *GRID), -1), "tokens go from -1 to -1"),
