@@ -180,7 +180,7 @@ class Checkered(TransposedDecoder):
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Evaluation]:
-    """A function that judges on a split a model that shows a grid and knows the colours of its training episodes alone."""
+    """Judges, on a split, a model that shows a grid and knows the colours of its training episodes alone."""
     folder = tmp_path_factory.mktemp("red_and_blue")
     names = [str(number) for number in range(6)]
     trained = split_episodes(names, (0.5, 0.25, 0.25), seed=0)["train"]
