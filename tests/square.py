@@ -24,7 +24,9 @@ class Square(Game):
         Aspect("side", ("near", "far"), lambda state: (state["corner"][:, 1] > 99) * 1, ("serve", "")),
     )
     starts = MappingProxyType({"serve": Start("anywhere", lambda state: state["corner"][:, 0] >= 0)})
-    measures = (Measure("square within 2 px", "square/{}within_2px", percent, "square in its place", "square"),)
+    measures = (
+        Measure("square within 2 px", "square/{}within_2px", percent, "square in its place", "square", "square found"),
+    )
 
     def matches(self, meta: Mapping[str, Any], frame_size: tuple[int, int]) -> bool:
         return meta.get("env_id") == "Toy-v0" and frame_size == (40, 32)

@@ -146,9 +146,10 @@ class CodebookEvaluator(Evaluator):
             page.picture("code_map.png", "t-SNE of the code vectors by use and by event")
         if "codes_nearest.png" in page.images:
             page.text(
-                "What codes look like: above the most used ones, below the rarest, each with its share of all codes. "
-                "Shown are places that have the code (outlined, with their surroundings), those first whose encodings "
-                "lie nearest to the code's vector; each from another frame, and from another episode if there is one."
+                "What codes look like: above the most used ones, below the rarest, each with the number of times that "
+                "it was used. Shown are places that have the code (a line goes around them), with their surroundings: "
+                "those first whose encodings lie nearest to the code's vector, each from another frame, and from "
+                "another episode if there is one."
             )
             page.sheet("codes_nearest.png", "patches of frames by code")
 

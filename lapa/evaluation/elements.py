@@ -163,7 +163,7 @@ class ElementsEvaluator(Evaluator):
         metrics["simple_frames"] = float(self._found.num_simple)
         for who, simple in self._found.compare_simple().items():
             for measure in self._game.measures:
-                if (name := measure.metric.format("")) in simple:
+                if (name := measure.metric.format("")) in metrics and name in simple:
                     metrics[measure.metric.format(f"{who}_")] = simple[name]
         return metrics
 

@@ -12,7 +12,7 @@ from lapa.data.frames import to_float
 from lapa.data.splits import evenly_spaced
 from lapa.evaluation.grid import CodeGrids, code_grids, coder_of
 from lapa.evaluation.study import Study
-from lapa.report.pictures import outlined, sheet, to_rgb
+from lapa.report.pictures import OUTLINE, sheet, to_rgb
 
 SAMPLE = 512
 """At most this number of judged frames, at even distances, are looked through."""
@@ -23,6 +23,9 @@ SHOWN_CODES = 12
 SHOWN_PATCHES = 6
 CELL_WIDTH = 64
 """Patches narrower than this are enlarged by a whole number."""
+
+EQUAL_DIGITS = 3
+"""Distances that are the same after so many decimals are equal: the rest is rounding."""
 
 BLANK = 235
 """The grey of a patch that is missing, since no further frame has the code."""
@@ -48,7 +51,7 @@ class Patch:
 def nearest_sheet(study: Study) -> np.ndarray | None:
     """Two sheets in one, of the most used codes and of the rarest: (H, W, 3) uint8; None if every place sees all.
 
-    Each column is a code, with its share of all codes; the code's own cell is outlined.
+    Each column is a code, with the number of times that it was used; a line goes around the place that has it.
     """
     coder, grids = coder_of(study), study.shared(code_grids)
     if coder.sees_all:
@@ -68,7 +71,8 @@ def nearest_sheet(study: Study) -> np.ndarray | None:
 def nearest_patches(study: Study, codes: np.ndarray, rows: np.ndarray) -> dict[int, list[Patch]]:
     """For each code, at most :data:`SHOWN_PATCHES` places that have it, from different frames, the nearest first.
 
-    Those of an episode that is not among them yet come before a second one of the same episode.
+    Those of an episode that is not among them yet come before a second one of the same episode. Many places of a game
+    look exactly alike: of equal distances, which come first is random, the same each time.
 
     Args:
         study: what is judged.
@@ -78,12 +82,13 @@ def nearest_patches(study: Study, codes: np.ndarray, rows: np.ndarray) -> dict[i
     coder, grids = coder_of(study), study.shared(code_grids)
     distances = encoding_distances(study, coder, rows)
     ends = np.cumsum([len(study.pair_starts(episode)) for episode in study.episodes])
+    rng = np.random.default_rng(0)
     found = {}
     for code in codes.tolist():
         where, row, column = np.nonzero(grids.codes[rows] == code)
         column = column // grids.use.per_place
         distance = distances[where, row, column]
-        order = np.argsort(distance, kind="stable")
+        order = np.lexsort((rng.random(len(distance)), distance.round(EQUAL_DIGITS)))
         # The nearest place of each frame, then the first frames of each episode.
         order = order[np.sort(np.unique(where[order], return_index=True)[1])]
         episodes = np.searchsorted(ends, rows[where[order]], side="right")
@@ -111,21 +116,27 @@ def encoding_distances(study: Study, coder: Coder, rows: np.ndarray) -> np.ndarr
 
 
 def _sheet(study: Study, grids: CodeGrids, codes: np.ndarray, found: dict[int, list[Patch]]) -> np.ndarray:
-    share = grids.use.totals / grids.use.totals.sum()
     blank = np.full_like(_patch(study, Patch(0, 0, 0, 0.0)), BLANK)
     columns = [[_patch(study, patch) for patch in found[code]] for code in codes.tolist()]
-    lines = [[column[line] if line < len(column) else blank for column in columns] for line in range(SHOWN_PATCHES)]
-    names = [f"{grids.names[code]}: {100 * share[code]:.1f} %" for code in codes.tolist()]
-    return sheet(lines, ["nearest", *[""] * (SHOWN_PATCHES - 1)], names, cell_width=CELL_WIDTH)
+    most = max(map(len, columns))
+    lines = [[column[line] if line < len(column) else blank for column in columns] for line in range(most)]
+    names = [f"{grids.names[code]}: {grids.use.totals[code]:,}" for code in codes.tolist()]
+    return sheet(lines, ["nearest", *[""] * (most - 1)], names, cell_width=CELL_WIDTH)
 
 
 def _patch(study: Study, patch: Patch) -> np.ndarray:
-    """(H', W', 3) uint8, the cell of a place and one cell's size around it, moved inside the frame; outlined."""
+    """(H', W', 3) uint8, the cell of a place, a line about it, and a cell's size around it, moved inside the frame."""
     picture = to_rgb(to_float(study.clips[[patch.clip]].next)[0].numpy())
     size, grid = np.array(picture.shape[:2]), np.array(coder_of(study).grid)
     cell = size / grid
     centre = (np.array([patch.row, patch.column]) + 0.5) * cell
     extent = np.minimum(np.ceil(3 * cell), size).astype(int)
     top, left = np.clip(np.round(centre - extent / 2), 0, size - extent).astype(int)
-    marked = outlined(picture, centre[None, ::-1], tuple(grid.tolist()))
-    return marked[top : top + extent[0], left : left + extent[1]]
+    upper, lower = np.floor(centre - cell / 2).astype(int) - 1, np.ceil(centre + cell / 2).astype(int)
+    picture = picture.copy()
+    for edge, axis in ((upper, 0), (upper, 1), (lower, 0), (lower, 1)):
+        line = [slice(max(first, 0), stop + 1) for first, stop in zip(upper, lower, strict=True)]
+        if 0 <= edge[axis] < size[axis]:
+            line[axis] = slice(edge[axis], edge[axis] + 1)
+            picture[tuple(line)] = OUTLINE
+    return picture[top : top + extent[0], left : left + extent[1]]

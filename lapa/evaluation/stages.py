@@ -157,8 +157,8 @@ class StagesEvaluator(Evaluator):
         """One table."""
         page.heading("Stages of the game", "stages")
         measures = self._measures()
-        labels = [measure.label for measure in measures]
         if self.study.rebuilds:
+            labels = [measure.rebuilt for measure in measures]
             page.text(
                 "Over the frames that are in a stage, and over those of the episodes that begin at a named start. From "
                 f"fewer than {ENOUGH} frames nothing is concluded."
@@ -169,6 +169,7 @@ class StagesEvaluator(Evaluator):
             "Over the pairs whose current frame is in a stage, and over those of the episodes that begin at a named "
             f"start. From fewer than {ENOUGH} pairs nothing is concluded."
         )
+        labels = [measure.label for measure in measures]
         page.table(("", "pairs", "PSNR gain, dB", "SSIM gain", *labels), stage_rows(metrics, measures))
 
 

@@ -8,7 +8,7 @@ Stride = tuple[int, int]
 """Rows and columns after which a pattern repeats."""
 
 SAME = 0.95
-"""A pattern repeats at all multiples of its stride too: of figures above this share of the largest, the first is it."""
+"""A pattern repeats at multiples of its stride too: the first stride above this share of the largest is named."""
 
 
 class GridPattern:

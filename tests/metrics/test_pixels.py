@@ -9,7 +9,17 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from lapa.metrics.pixels import CHANGED, joined, mean_ssim, pair_errors, psnr_db, squared_errors, ssim_map
+from lapa.metrics.pixels import (
+    CHANGED,
+    frame_errors,
+    joined,
+    mean_ssim,
+    pair_errors,
+    psnr_db,
+    squared_errors,
+    ssim_map,
+    ssim_of_frames,
+)
 
 
 def frames(count: int = 3, seed: int = 0) -> torch.Tensor:
@@ -86,3 +96,21 @@ def test_ssim_is_the_published_one() -> None:
 
 def test_equal_frames_are_fully_similar() -> None:
     assert mean_ssim(frames().numpy(), frames().numpy()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_fast_structural_similarity_is_the_published_one(channels: int) -> None:
+    target = torch.rand(4, channels, 24, 20, generator=torch.Generator().manual_seed(1))
+    noise = torch.rand(4, channels, 24, 20, generator=torch.Generator().manual_seed(2))
+    strength = torch.tensor([0.0, 0.02, 0.3, 1.0])[:, None, None, None]
+    prediction = (1 - strength) * target + strength * noise
+    expected = [ssim_map(*pair)[0] for pair in zip(prediction.numpy(), target.numpy(), strict=True)]
+    assert ssim_of_frames(prediction, target) == pytest.approx(expected, abs=1e-5)
+    assert expected[0] == 1.0
+
+
+def test_errors_of_frames_are_those_of_pairs_over_all_pixels() -> None:
+    prediction, target = frames(5, seed=1) * 1.4 - 0.2, frames(5, seed=2)
+    of_pairs = pair_errors(prediction, target, target).metrics()
+    of_frames = joined([frame_errors(prediction[:2], target[:2]), frame_errors(prediction[2:], target[2:])]).metrics()
+    assert of_frames == pytest.approx({name: of_pairs[name] for name in ("psnr_db", "ssim", "l1", "l2")}, rel=1e-4)
