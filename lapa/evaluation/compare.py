@@ -39,6 +39,9 @@ NUM_EXAMPLES = 6
 SEED_KEYS = ("training.seed", "training.out", "data.root", "data.store")
 """Settings in which the runs of one group may differ: they are seeds of one configuration."""
 
+LONGEST_LABEL = 80
+"""Characters of a group's label in a diagram."""
+
 WIDE = 6
 """More groups than this stand in rows, not in columns."""
 
@@ -71,6 +74,11 @@ class Group:
 
     label: str
     runs: list[JudgedRun]
+
+    @property
+    def name(self) -> str:
+        """The label, or the names of the runs where that is too long for a diagram."""
+        return self.label if len(self.label) <= LONGEST_LABEL else ", ".join(run.name for run in self.runs)
 
     def figures(self, column: Column | str) -> np.ndarray:
         """A metric, by its full name or as a column, of each run that has it."""
@@ -257,7 +265,7 @@ def write_comparison(
     runs = [run for group in groups for run in group.runs]
     measures = {column.label: [group.figures(column) for group in groups] for column in columns_of(groups)}
     images = {
-        "measures.png": figures.plot_groups([group.label for group in groups], measures),
+        "measures.png": figures.plot_groups([group.name for group in groups], measures),
         "curves.png": curves_of_runs({run.name: run.history for run in runs}, runs[0].checkpoint.model.best),
     }
     drawing = [run for run in runs if isinstance(run.checkpoint.model, Drawer)]

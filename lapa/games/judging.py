@@ -35,9 +35,11 @@ BALL_MEASURES = (
         "ball/{}false",
         percent,
         summary="ball drawn where there is none",
-        rebuilt="ball where there is none",
+        rebuilt="ball drawn where there is none",
     ),
-    Measure("a second ball drawn", "ball/{}extra", percent, summary="a second ball drawn", rebuilt="a second ball"),
+    Measure(
+        "a second ball drawn", "ball/{}extra", percent, summary="a second ball drawn", rebuilt="a second ball drawn"
+    ),
 )
 
 
