@@ -17,6 +17,7 @@ from lapa.evaluation.evaluator import Column, Evaluator, Verdict, named
 from lapa.evaluation.events import EventsEvaluator
 from lapa.evaluation.reading import ReadingEvaluator
 from lapa.evaluation.rebuilding import RebuildingEvaluator
+from lapa.evaluation.recordings import RecordingsEvaluator
 from lapa.evaluation.speed import SpeedEvaluator
 from lapa.evaluation.stages import StagesEvaluator
 from lapa.evaluation.study import Study
@@ -26,6 +27,7 @@ from lapa.report.tables import Row
 EVALUATORS: tuple[type[Evaluator], ...] = (
     DrawingEvaluator,
     RebuildingEvaluator,
+    RecordingsEvaluator,
     ElementsEvaluator,
     StagesEvaluator,
     CodebookEvaluator,
