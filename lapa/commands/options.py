@@ -144,7 +144,10 @@ def presets_in_words() -> str:
     """The names of the presets, a line for each system."""
     from lapa.presets import presets_by_system
 
-    lines = [f"  {system}: {', '.join(names)}" for system, names in presets_by_system().items()]
+    lines = [
+        textwrap.fill(f"{system}: {', '.join(names)}", 79, initial_indent="  ", subsequent_indent="    ")
+        for system, names in presets_by_system().items()
+    ]
     return "\n".join(["presets by system:", *lines])
 
 

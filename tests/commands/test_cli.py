@@ -285,7 +285,7 @@ def test_a_checkpoint_of_another_frame_size_is_one_line(
         ([*TRAIN, "--training.seed", "-1"], r"KEY=VALUE: training.seed=-1$"),
         ([*TRAIN, "--num_codes", "5"], r"KEY=VALUE: model.quantizer.num_codes=5$"),
         ([*TRAIN, "--compile"], r"KEY=VALUE: training.compile=VALUE$"),
-        ([*TRAIN, "--channels", "[8]"], r"model.encoder.channels=\[8\], or model.decoder.channels=\[8\]$"),
+        ([*TRAIN, "--channels", "[8]"], r"model.encoder.channels=\[8\], or model.decoder.channels=\[8\], or model.frame_dec"),
         ([*TRAIN, "--turbo", "5"], r"unrecognized arguments: --turbo 5; see `lapa train --help`"),
         (["evaluate", "training.steps=5"], r"unrecognized arguments: training.steps=5; see `lapa evaluate --help`"),
         (["export", "--to", "csv"], r"argument --to: invalid choice: 'csv' .*; see `lapa export --help`"),
@@ -381,9 +381,9 @@ def test_every_option_has_a_help_and_no_line_is_cut(name: str, capsys: pytest.Ca
 
 @pytest.mark.parametrize("name", ["train", "config", "sweep", "compare"])
 def test_the_help_lists_the_presets_of_each_system(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = help_of(name, capsys)
+    told = " ".join(help_of(name, capsys).split())
     for system, names in presets_by_system().items():
-        assert f"  {system}: {', '.join(names)}\n" in told
+        assert f" {system}: {', '.join(names)} " in told
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,9 @@ def test_every_setting_of_every_system_says_what_it_means(system: str) -> None:
 )
 def test_every_setting_of_every_plugin_says_what_it_means(role: str, name: str) -> None:
     section = {"name": name, **dataclasses.asdict(PLUGIN_SECTIONS[role].get(name).Config())}
-    shown = select(all_settings(load_config(overrides=[f"model.{role}.name={name}"])), f"model.{role}")
+    system = "tokenizer" if role == "frame_decoder" else "latent_action"
+    config = load_config(overrides=[f"system={system}", f"model.{role}.name={name}"])
+    shown = select(all_settings(config), f"model.{role}")
     assert {setting.key: setting.value for setting in shown} == {
         f"model.{role}.{key}": as_text(value) for key, value in section.items()
     }
@@ -55,19 +57,20 @@ def test_what_is_printed_is_the_configuration(preset: str, capsys: pytest.Captur
 
 @pytest.mark.parametrize("preset", presets())
 def test_what_differs_from_the_default_is_marked_with_it(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found, bare = printed(capsys, "--preset", preset), printed(capsys)
+    found = printed(capsys, "--preset", preset)
+    bare = printed(capsys, f"system={found['system'][0]}")
     for key, (value, meaning) in found.items():
         if "[default: " not in meaning:
             continue
         default = meaning.rpartition("[default: ")[2].removesuffix("]")
         assert default != value
         if key in bare and not key.startswith(
-            ("model.quantizer.", "model.encoder.", "model.conditioner.", "model.decoder.")
+            ("model.quantizer.", "model.encoder.", "model.conditioner.", "model.decoder.", "model.frame_decoder.")
         ):
             assert default == bare[key][0]
     differing = {key for key, (value, _) in found.items() if key in bare and bare[key][0] != value}
     unmarked = {key for key in differing if "[default: " not in found[key][1]}
-    assert all(key.startswith(("model.quantizer.", "model.decoder.")) for key in unmarked), (
+    assert all(key.startswith(("model.quantizer.", "model.decoder.", "model.frame_decoder.")) for key in unmarked), (
         "but the options of another plugin"
     )
     assert not any("[default: " in meaning for _, meaning in bare.values())
@@ -136,13 +139,14 @@ def test_values_are_written_as_they_are_read(value: object, text: str) -> None:
 def test_keys_are_found_by_their_last_part() -> None:
     assert keys_named("steps") == keys_named("training.steps") == ["training.steps"]
     assert keys_named("num_codes") == ["model.quantizer.num_codes"], "several quantizers have it, under one key"
-    assert keys_named("channels") == ["model.encoder.channels", "model.decoder.channels"]
+    assert keys_named("channels") == [f"model.{role}.channels" for role in ("encoder", "decoder", "frame_decoder")]
     assert keys_named("name") == [
         "model.encoder.name",
         "model.quantizer.name",
         "model.conditioner.name",
         "model.decoder.name",
         "tracking.name",
+        "model.frame_decoder.name",
     ]
     assert keys_named("nothing") == []
 

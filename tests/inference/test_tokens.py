@@ -205,7 +205,8 @@ def test_tokens_become_the_frames_that_the_model_reconstructs(
     frames = detokenize(model, dataset.tokens[:70])
     assert (tuple(frames.shape), frames.dtype) == ((70, 105, 80, 1), torch.uint8)
     recorded = torch.from_numpy(dataset.store.frames(range(70)))
-    expected = model(prepare(recorded, model.format).float() / 255).reconstruction.movedim(1, -1) * 255
+    outputs = model(prepare(recorded, model.format).float() / 255).outputs
+    expected = model.reconstruction(outputs).movedim(1, -1) * 255
     np.testing.assert_allclose(frames, expected, atol=0.51)
     for index in (0, 69):
         alone = detokenize(model, torch.from_numpy(dataset.tokens[index]).long())
