@@ -285,7 +285,7 @@ def test_a_checkpoint_of_another_frame_size_is_one_line(
         ([*TRAIN, "--training.seed", "-1"], r"KEY=VALUE: training.seed=-1$"),
         ([*TRAIN, "--num_codes", "5"], r"KEY=VALUE: model.quantizer.num_codes=5$"),
         ([*TRAIN, "--compile"], r"KEY=VALUE: training.compile=VALUE$"),
-        ([*TRAIN, "--channels", "[8]"], r"model.encoder.channels=\[8\], or model.decoder.channels=\[8\], or model.frame_dec"),
+        ([*TRAIN, "--channels", "[8]"], r"model.encoder.channels=\[8\], or model.decoder.channels=\[8\], or "),
         ([*TRAIN, "--turbo", "5"], r"unrecognized arguments: --turbo 5; see `lapa train --help`"),
         (["evaluate", "training.steps=5"], r"unrecognized arguments: training.steps=5; see `lapa evaluate --help`"),
         (["export", "--to", "csv"], r"argument --to: invalid choice: 'csv' .*; see `lapa export --help`"),
