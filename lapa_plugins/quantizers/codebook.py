@@ -18,6 +18,8 @@ from lapa.compiled import can_compile, compiled
 from lapa.contracts import Quantized, Quantizer
 
 KMEANS_ROUNDS = 10
+FARTHEST = 16
+"""Encodings of a batch that are remembered, at most."""
 
 TIE = {torch.float32: 1e-6, torch.float64: 1e-9}
 """Codes whose squared distances, or logits, differ by less than this share of their size are tied: the lowest wins.
@@ -42,6 +44,9 @@ class CodebookConfig:
             that takes the encoding to its code (Fifty et al. 2024, section 4).
         reseed_below: re-seed codes used less than this share of the mean, not only unused ones.
         reseed_by_error: re-seed codes onto encodings that are far from every code, rather than onto random ones.
+        reseed_memory: number of encodings that are remembered between re-seedings, those farthest from their codes;
+            codes are re-seeded onto these too, one by one, each where a code is missing most. Rare things are hardly
+            ever in the one batch that is looked at otherwise.
     """
 
     num_codes: int = 256
@@ -52,6 +57,7 @@ class CodebookConfig:
     gradient: Literal["straight_through", "rotation"] = "straight_through"
     reseed_below: float = 0.0
     reseed_by_error: bool = False
+    reseed_memory: int = 0
 
     def __post_init__(self) -> None:
         if self.num_codes < 2:
@@ -60,6 +66,8 @@ class CodebookConfig:
             raise ValueError(f"reseed_below: must be a share in [0, 1), not {self.reseed_below}")
         if self.commitment < 0:
             raise ValueError(f"commitment: must not be negative, as {self.commitment} is")
+        if self.reseed_memory < 0:
+            raise ValueError(f"reseed_memory: must not be negative, as {self.reseed_memory} is")
         if self.code_dim < 0:
             raise ValueError(f"code_dim: must be 0 (as wide as the latent) or more, not {self.code_dim}")
 
@@ -76,6 +84,8 @@ class CodebookQuantizer(Quantizer):
     codebook: Tensor
     used: Tensor
     started: Tensor
+    far: Tensor | None
+    far_errors: Tensor | None
 
     def __init__(self, config: CodebookConfig, *, latent_dim: int) -> None:
         super().__init__()
@@ -85,6 +95,9 @@ class CodebookQuantizer(Quantizer):
         self.up = nn.Linear(self.width, latent_dim) if config.code_dim else nn.Identity()
         self.register_buffer("used", torch.zeros(config.num_codes, dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        memory = config.reseed_memory
+        self.register_buffer("far", torch.zeros(memory, self.width) if memory else None)
+        self.register_buffer("far_errors", torch.zeros(memory) if memory else None)  # 0 where nothing is remembered
         self._distinct: tuple[Tensor, Tensor] | None = None  # kept for inference
 
     @property
@@ -110,6 +123,7 @@ class CodebookQuantizer(Quantizer):
             if self.training:
                 self.used += distributed.summed(torch.bincount(codes, minlength=self.num_codes))
                 self.collect(flat.detach(), codes)
+                self.remember(flat.detach(), distances.detach())
             quantized = self.up(pass_gradient(flat, chosen, self.options.gradient))
             loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
         return Quantized(
@@ -177,20 +191,56 @@ class CodebookQuantizer(Quantizer):
             self.started.fill_(True)
 
     @torch.no_grad()
+    def remember(self, flat: Tensor, distances: Tensor) -> None:
+        """Keeps those of a training batch's encodings (N, d) that are farthest from their codes, if they are wanted."""
+        if self.far is None or self.far_errors is None:
+            return
+        errors, rows = squared_errors(flat, distances).topk(min(len(flat), FARTHEST))
+        errors, vectors = (distributed.gathered_rows(each) for each in (errors, flat[rows]))
+        vectors = torch.cat([self.far, vectors.to(self.far.dtype)])
+        errors = torch.cat([self.far_errors, errors.to(self.far_errors.dtype)])
+        largest, kept = errors.topk(len(self.far))
+        self.far_errors.copy_(largest)
+        self.far.copy_(vectors[kept])
+
+    @torch.no_grad()
     def reseed_unused(self, latent: Tensor) -> int:
         rare = self.used < self.options.reseed_below * self.used.sum() / self.num_codes
         unused = ((self.used == 0) | rare).nonzero().squeeze(1)
-        if len(unused):
-            flat = distributed.gathered_rows(self.encodings(flatten(latent)))
-            weights = flat.new_ones(len(flat))
-            if self.options.reseed_by_error:
-                # In proportion to the squared distance from the nearest code, as k-means++ does (Arthur and
-                # Vassilvitskii 2007, section 2.2): codes go where they are missing.
-                error = self.distances(flat).amin(1) + flat.square().sum(1)
-                weights = error.clamp(min=1e-12)  # rounding can make it negative; and each must stay possible
-            self._move(unused, flat, weights)
         self.used.zero_()
+        if not len(unused):
+            return 0
+        flat = distributed.gathered_rows(self.encodings(flatten(latent)))
+        if self.far is not None and self.far_errors is not None:
+            known = self.far[self.far_errors > 0].to(flat.dtype)
+            self.far_errors.zero_()
+            return self._spread(unused, torch.cat([known, flat]))
+        weights = flat.new_ones(len(flat))
+        if self.options.reseed_by_error:
+            # In proportion to the squared distance from the nearest code, as k-means++ does (Arthur and Vassilvitskii
+            # 2007, section 2.2): codes go where they are missing.
+            error = squared_errors(flat, self.distances(flat))
+            weights = error.clamp(min=1e-12)  # rounding can make it negative; and each must stay possible
+        self._move(unused, flat, weights)
         return len(unused)
+
+    def _spread(self, which: Tensor, flat: Tensor) -> int:
+        """Puts the codes ``which`` on encodings (N, d), one after the other, by the error that those before it left.
+
+        That is k-means++ (Arthur and Vassilvitskii 2007, section 2.2). Where all encodings have a code, the rest of the
+        codes stay as they are. Returns how many have moved.
+        """
+        error = squared_errors(flat, self.distances(flat))
+        negligible = TIE[flat.dtype] * flat.square().sum(1).mean()
+        for moved, code in enumerate(which):
+            error = torch.where(error > negligible, error, 0)
+            if not error.any():
+                return moved
+            drawn = distributed.broadcast(torch.multinomial(error, 1))
+            self.place(code[None], flat[drawn])
+            vector = F.normalize(flat[drawn], dim=1) if self.options.distance == "cosine" else flat[drawn]
+            error = torch.minimum(error, (flat - vector).square().sum(1))
+        return len(which)
 
     def _move(self, which: Tensor, flat: Tensor, weights: Tensor) -> None:
         """Puts the codes ``which`` on encodings drawn from ``flat`` (N, d) by ``weights``, the same on all ranks."""
@@ -201,6 +251,11 @@ class CodebookQuantizer(Quantizer):
     def place(self, which: Tensor | slice, vectors: Tensor) -> None:
         """Puts the codes ``which`` on ``vectors``."""
         self.codebook[which] = vectors.to(self.codebook.dtype)
+
+
+def squared_errors(flat: Tensor, distances: Tensor) -> Tensor:
+    """Squared distance (N,) of encodings (N, d) from their nearest codes, from what ``distances`` says (N, K)."""
+    return distances.amin(1) + flat.square().sum(1)
 
 
 def squared_distances(flat: Tensor, vectors: Tensor) -> Tensor:

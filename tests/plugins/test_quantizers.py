@@ -244,6 +244,50 @@ def test_unused_codes_of_all_levels_are_moved() -> None:
     assert all(level.used.sum() == 0 for level in quantizer.levels)
 
 
+def three_places(rare: int) -> torch.Tensor:
+    """Latents (1, D, 1, 64) at two places, and ``rare`` of them at a third one."""
+    latent = torch.zeros(64, LATENT_DIM)
+    latent[::2, 0], latent[:rare, 1] = 1.0, 5.0
+    return latent.T[None, :, None]
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize(("memory", "has_a_code"), [(0, False), (8, True)])
+def test_a_rare_encoding_is_remembered_until_codes_are_reseeded(distance: str, memory: int, has_a_code: bool) -> None:
+    """It is in one batch, but not in the last one, which is all that is looked at without a memory."""
+    options = {"reseed_by_error": True, "reseed_memory": memory, "distance": distance, "decay": 0.0}
+    torch.manual_seed(0)
+    quantizer = EmaQuantizer(EmaQuantizer.Config(num_codes=6, **options), latent_dim=LATENT_DIM)
+    common, seldom = three_places(0), three_places(2)
+    for latent in (common, seldom, common, common):
+        quantizer(latent)
+        quantizer.update()
+    quantizer.reseed_unused(common)
+    found = quantizer.eval()(seldom).latent.flatten(2)[0, :, 1]
+    wanted = quantizer.encodings(seldom.flatten(2)[0].T)[1]
+    assert torch.allclose(found, wanted, atol=1e-3) is has_a_code
+
+
+def test_codes_that_nothing_is_missing_for_stay_where_they_are() -> None:
+    torch.manual_seed(0)
+    options = {"reseed_memory": 8, "decay": 0.0, "smoothing": 1e-12}
+    quantizer = EmaQuantizer(EmaQuantizer.Config(num_codes=16, **options), latent_dim=LATENT_DIM)
+    latent = three_places(2)
+    for _ in range(3):
+        quantizer(latent)
+        quantizer.update()
+        moved = quantizer.reseed_unused(latent)
+    assert moved == 0
+    assert (quantizer.eval()(latent).latent - latent).abs().max() < 1e-3
+
+
+def test_a_memory_is_part_of_the_state_and_no_memory_is_not() -> None:
+    with_memory, without = (
+        EmaQuantizer(EmaQuantizer.Config(reseed_memory=memory), latent_dim=LATENT_DIM) for memory in (8, 0)
+    )
+    assert {"far", "far_errors"} == with_memory.state_dict().keys() - without.state_dict().keys()
+
+
 def test_a_gumbel_temperature_falls_geometrically() -> None:
     quantizer = GumbelQuantizer(GumbelQuantizer.Config(temperature=1.0, temperature_end=0.01), latent_dim=LATENT_DIM)
     for progress, expected in ((0.0, 1.0), (0.5, 0.1), (1.0, 0.01)):
