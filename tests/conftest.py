@@ -74,13 +74,17 @@ def breakout_store(breakout_recording: Path) -> FrameStore:
     return open_store(breakout_recording)
 
 
+def trained(preset: str, store: FrameStore, out: Path) -> Path:
+    """Folder of a training run on real Breakout, at half size so that the ball is seen."""
+    overrides = [f"training.out={out}", "data.downsample=2", "training.precision=fp32", "training.device=cpu"]
+    train(load_config(preset, overrides=overrides), store)
+    return out
+
+
 @pytest.fixture(scope="session")
 def breakout_run(breakout_store: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a training run: the ``debug`` preset on real Breakout, at half size so that the ball is seen."""
-    out = tmp_path_factory.mktemp("run") / "latent_action"
-    overrides = ["data.downsample=2", "training.precision=fp32", "training.device=cpu"]
-    train(load_config("debug", overrides=[f"training.out={out}", *overrides]), breakout_store)
-    return out
+    """Folder of a training run of the preset ``debug``."""
+    return trained("debug", breakout_store, tmp_path_factory.mktemp("run") / "latent_action")
 
 
 @pytest.fixture(scope="session")
@@ -91,11 +95,8 @@ def breakout_checkpoint(breakout_run: Path) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def tokenizer_run(breakout_store: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a training run: the preset ``tokenizer_debug`` on real Breakout, at half size."""
-    out = tmp_path_factory.mktemp("run") / "tokenizer"
-    overrides = ["data.downsample=2", "training.precision=fp32", "training.device=cpu"]
-    train(load_config("tokenizer_debug", overrides=[f"training.out={out}", *overrides]), breakout_store)
-    return out
+    """Folder of a training run of the preset ``tokenizer_debug``."""
+    return trained("tokenizer_debug", breakout_store, tmp_path_factory.mktemp("run") / "tokenizer")
 
 
 @pytest.fixture(scope="session")

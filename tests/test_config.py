@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lapa import config as config_module
-from lapa import registry
+from lapa import registry, systems
 from lapa.config import (
     PLUGIN_SECTIONS,
     Config,
@@ -489,6 +489,8 @@ def test_every_option_of_a_run_is_read_somewhere_beyond_its_definition(options):
     of_system = options.__module__.startswith("lapa.systems.")
     packages = [options.__module__.rpartition(".")[0]] if of_system else ["lapa", "lapa_plugins", "lapa_envs"]
     text = source(*packages, leave_out=tuple(module.__file__ for module in DEFINITIONS))
+    if of_system:  # what families share stands beside their folders
+        text += "\n".join(path.read_text() for path in Path(inspect.getfile(systems)).parent.glob("*.py"))
     assert unread(options, READERS[options], text) == []
 
 

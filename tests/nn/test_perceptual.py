@@ -21,7 +21,8 @@ from lapa.engine.training import train
 from lapa.errors import ConfigError
 from lapa.nn.perceptual import FeatureLoss, load_perceptual
 from lapa.systems.latent_action.config import LossConfig
-from lapa.systems.latent_action.losses import loss_terms, make_perceptual
+from lapa.systems.latent_action.losses import loss_terms
+from lapa.systems.losses import make_perceptual
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 from lapa.sections import require
+from lapa.systems.losses import CodingLossConfig, PerceptualKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,37 +37,23 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Weights of the loss terms.
+class LossConfig(CodingLossConfig):
+    """Weights of the loss terms; ``reconstruction`` weighs the squared error.
 
     Attributes:
-        reconstruction: weight of the squared error.
-        quantizer: weight of the quantizer's own loss.
         motion: extra weight of changed pixels in the squared error, at the start of training.
         motion_end: the same at the end of training; in between the weight changes geometrically, or linearly if one of
             the two is 0.
         motion_threshold: a pixel has changed when it differs by more than this, on a scale of 0 to 1.
-        perceptual: weight of the distance between VGG16 features, at the start of training.
-        perceptual_end: the same at the end of training; in between the weight changes as that of motion does.
-        perceptual_weights: file with the weights of VGG16; required if a perceptual weight is not 0.
+        perceptual_end: weight of the perceptual loss at the end of training; in between it changes as that of motion.
     """
 
-    reconstruction: float = 1.0
-    quantizer: float = 1.0
+    perceptual_kind: PerceptualKind = "vgg16"
     motion: float = 0.0
     motion_end: float = 0.0
     motion_threshold: float = 0.02
-    perceptual: float = 0.0
     perceptual_end: float = 0.0
-    perceptual_weights: str | None = None
 
-    def __post_init__(self) -> None:
-        for name, weight in dataclasses.asdict(self).items():
-            if isinstance(weight, float):
-                require(math.isfinite(weight) and weight >= 0, name, f"must be finite and not negative, not {weight}")
-        wanted = bool(self.perceptual or self.perceptual_end)
-        require(
-            bool(self.perceptual_weights) or not wanted,
-            "perceptual_weights",
-            "the perceptual loss needs a file of VGG16 weights; name one, or set perceptual and perceptual_end to 0",
-        )
+    @classmethod
+    def perceptual_fields(cls) -> tuple[str, ...]:
+        return ("perceptual", "perceptual_end")

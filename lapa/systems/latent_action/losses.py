@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor
 
 from lapa.contracts import Quantized, Terms
 from lapa.nn.losses import scheduled, weighted_squared_error
-from lapa.nn.perceptual import FeatureLoss, load_perceptual
+from lapa.nn.perceptual import FeatureLoss
 from lapa.systems.latent_action.config import LossConfig
-
-
-def make_perceptual(config: LossConfig) -> FeatureLoss | None:
-    """The perceptual loss if the configuration asks for one.
-
-    Raises:
-        ConfigError: its weights cannot be read.
-    """
-    if not (config.perceptual or config.perceptual_end):
-        return None
-    assert config.perceptual_weights is not None  # the configuration has been checked
-    return load_perceptual("vgg16", Path(config.perceptual_weights))
 
 
 def loss_terms(
@@ -42,7 +28,7 @@ def loss_terms(
         next: the same, one step on.
         config: the weights, and how motion is weighted.
         progress: share of the training that is done, in [0, 1].
-        perceptual: from :func:`make_perceptual`.
+        perceptual: from :func:`lapa.systems.losses.make_perceptual`.
     """
     motion = scheduled(config.motion, config.motion_end, progress)
     changed = (following - current).abs() > config.motion_threshold

@@ -14,10 +14,8 @@ Shapes: B batch, C channels (1 grey, 3 RGB), H W frame, D latent width, h w late
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lapa import registry
@@ -26,27 +24,21 @@ from lapa.contracts import (
     Changes,
     Clips,
     ClipSpec,
-    Coder,
-    Drawer,
     Dreamer,
     Facts,
     Imagined,
     Quantized,
-    Readings,
     Terms,
     summary_of,
 )
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat, to_float
 from lapa.errors import DataError
-from lapa.metrics.pixels import mean_ssim, psnr_db, squared_errors
 from lapa.nn.layers import TokenPool
-from lapa.nn.perceptual import FeatureLoss
-from lapa.nn.recompute import recomputed
 from lapa.sections import build, build_encoder
-from lapa.systems.coding import code_counts, code_metrics
+from lapa.systems.coding import CodingSystem
 from lapa.systems.latent_action.config import LossConfig, ModelConfig
-from lapa.systems.latent_action.losses import loss_terms, make_perceptual
+from lapa.systems.latent_action.losses import loss_terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +56,7 @@ class ModelOutput:
     quantized: Quantized
 
 
-class LatentActionModel(Coder, Drawer, Dreamer):
+class LatentActionModel(CodingSystem, Dreamer):
     """Encoder -> quantizer -> conditioned decoder, each picked by name from ``config``.
 
     It gives codes of transitions, draws the next frame, and dreams under codes.
@@ -83,13 +75,11 @@ class LatentActionModel(Coder, Drawer, Dreamer):
 
     Config = ModelConfig
     Loss = LossConfig
-    best = "val/recon/mse"
-    bar = (("PSNR", "train/recon/psnr_db", "{:.1f} dB"), ("perplexity", "train/quantizer/perplexity", "{:.0f}"))
+    baseline = "copy"
 
     def __init__(self, config: ModelConfig, facts: Facts | FrameFormat) -> None:
-        facts = facts if isinstance(facts, Facts) else Facts(facts)
         super().__init__(config, facts)
-        seen = facts.format
+        seen = self.format
         self.encoder = build_encoder(config.encoder, frames=2, channels=seen.channels, latent_dim=config.latent_dim)
         grid = self.encoder.grid(seen.size)
         places = grid if config.token_positions else None
@@ -107,14 +97,12 @@ class LatentActionModel(Coder, Drawer, Dreamer):
             ),
         )
         self.sees_all = self.pool is not None
-        self._perceptual: FeatureLoss | None = None
 
     def forward(self, current: Tensor, following: Tensor) -> ModelOutput:  # type: ignore[override] # two inputs, named
         """(B, C, H, W) float in [0, 1] twice -> :class:`ModelOutput`."""
-        # The quantizer counts what it sees, so it alone must not run twice.
-        encoding = self._run(self.encode, current, following)
+        encoding = self.run_part(self.encode, current, following)
         quantized = self.quantizer(encoding)
-        return ModelOutput(self._run(self.decoder, current, quantized.latent), encoding, quantized)
+        return ModelOutput(self.run_part(self.decoder, current, quantized.latent), encoding, quantized)
 
     def encode(self, *frames: Tensor) -> Tensor:
         """(B, C, H, W) float in [0, 1], current and next -> the (B, D, h, w) latent before quantization."""
@@ -129,9 +117,6 @@ class LatentActionModel(Coder, Drawer, Dreamer):
         prediction: Tensor = self.decoder(current, self.quantizer.codes_to_latent(codes))
         return prediction
 
-    def _run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        return recomputed(self, part, *inputs) if self.activation_checkpointing else part(*inputs)
-
     # What the engine asks
 
     @classmethod
@@ -144,52 +129,22 @@ class LatentActionModel(Coder, Drawer, Dreamer):
     def terms(self, output: ModelOutput, inputs: tuple[Tensor, ...], loss: LossConfig, progress: float) -> Terms:
         """The terms of :func:`loss_terms`; that of a quantizer without a loss of its own has the weight 0."""
         current, following = inputs
-        if self._perceptual is not None:
-            self._perceptual.to(current.device)
-        terms = loss_terms(output.prediction, output.quantized, current, following, loss, progress, self._perceptual)
+        perceptual = self.perceptual(current.device)
+        terms = loss_terms(output.prediction, output.quantized, current, following, loss, progress, perceptual)
         if not self.quantizer.has_loss:
             terms["quantizer"] = (0.0, output.quantized.loss)
         return terms
 
-    def readings(self, output: ModelOutput, inputs: tuple[Tensor, ...]) -> Readings:
-        current, following = inputs
-        means = {
-            **{f"quantizer/{name}": value for name, value in output.quantized.metrics.items()},
-            "mse": squared_errors(output.prediction, following).mean(),
-        }
-        if not self.training:
-            means["copy_mse"] = squared_errors(current, following).mean()
-        return Readings(means, code_counts(self.quantizer, output.quantized))
+    def drawn(self, output: ModelOutput) -> Tensor:
+        return output.prediction
 
-    def sampled_readings(self, output: ModelOutput, inputs: tuple[Tensor, ...]) -> Readings:
-        before, after = (frames.cpu().numpy() for frames in inputs)
-        drawn = output.prediction.float().clamp(0, 1).cpu().numpy()
-        means = {"recon/ssim": mean_ssim(drawn, after), "recon/copy_ssim": mean_ssim(before, after)}
-        return Readings({name: torch.tensor(value, device=inputs[0].device) for name, value in means.items()})
-
-    def metrics(self, stage: str, means: dict[str, float], counts: dict[str, Tensor]) -> dict[str, float]:
-        mse, copy_mse = means.pop("mse", None), means.pop("copy_mse", None)
-        if stage == "val":
-            means = {name: value for name, value in means.items() if not name.startswith("quantizer/")}
-            if mse is not None and copy_mse is not None:
-                means |= {"recon/mse": mse, "recon/copy_psnr_db": psnr_db(copy_mse)}
-        if mse is not None:
-            means["recon/psnr_db"] = psnr_db(mse)
-        return super().metrics(stage, means | code_metrics(stage, counts), counts)
+    def baseline_frame(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The current frame."""
+        return inputs[0]
 
     def start(self, dataset: ClipDataset, loss: LossConfig) -> None:
-        # Not a part of the module: its weights stay as they are, in the file that the user names.
-        object.__setattr__(self, "_perceptual", make_perceptual(loss))
+        super().start(dataset, loss)
         self.decoder.start(dataset)
-
-    def before_step(self, progress: float) -> None:
-        self.quantizer.anneal(progress)
-
-    def after_step(self) -> None:
-        self.quantizer.update()
-
-    def revive(self, output: ModelOutput) -> int:
-        return self.quantizer.reseed_unused(output.encoding.detach())
 
     def pictures(self, output: ModelOutput, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         current, following = inputs

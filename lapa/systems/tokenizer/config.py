@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 from lapa.sections import require
+from lapa.systems.losses import CodingLossConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,42 +30,28 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Weights of the loss terms.
+class LossConfig(CodingLossConfig):
+    """Weights of the loss terms; which error ``reconstruction`` weighs, the frame decoder says.
 
     Attributes:
-        reconstruction: weight of the mean error of all pixels; which error it is, the frame decoder says.
-        quantizer: weight of the quantizer's own loss.
         worst: weight of the mean error of each frame's worst pixels; small things such as a ball are among
             these until they are predicted.
         worst_share: how many of a frame's pixels are its worst, as a share.
-        perceptual: weight of the perceptual loss, at the start of training.
-        perceptual_increment: how much that weight grows each time.
+        perceptual_increment: how much the weight of the perceptual loss grows each time.
         perceptual_every: after how many epochs or steps it grows.
         perceptual_unit: ``epochs`` or ``steps``.
         perceptual_cap: the largest weight that it grows to.
-        perceptual_kind: ``lpips`` (Zhang et al. 2018), or distances of ``vgg16`` features without learnt weights.
-        perceptual_weights: file with the weights of VGG16; required if a perceptual weight is not 0.
-        perceptual_heads: file with the learnt weights of LPIPS; null takes that of the installed package ``lpips``.
     """
 
-    reconstruction: float = 1.0
-    quantizer: float = 1.0
     worst: float = 0.0
     worst_share: float = 0.001
-    perceptual: float = 0.0
     perceptual_increment: float = 0.0
     perceptual_every: int = 5
     perceptual_unit: Literal["epochs", "steps"] = "epochs"
     perceptual_cap: float = 0.3
-    perceptual_kind: Literal["lpips", "vgg16"] = "lpips"
-    perceptual_weights: str | None = None
-    perceptual_heads: str | None = None
 
     def __post_init__(self) -> None:
-        for name, weight in dataclasses.asdict(self).items():
-            if isinstance(weight, float):
-                require(math.isfinite(weight) and weight >= 0, name, f"must be finite and not negative, not {weight}")
+        super().__post_init__()
         require(0 < self.worst_share <= 1, "worst_share", f"must be a share in (0, 1], not {self.worst_share}")
         require(self.perceptual_every >= 1, "perceptual_every", f"must be at least 1, not {self.perceptual_every}")
         require(
@@ -73,14 +59,7 @@ class LossConfig:
             "perceptual_cap",
             f"{self.perceptual_cap} is below the weight at the start, {self.perceptual}",
         )
-        require(
-            bool(self.perceptual_weights) or not self.is_perceptual,
-            "perceptual_weights",
-            "the perceptual loss needs a file of VGG16 weights; name one, or set perceptual and perceptual_increment "
-            "to 0",
-        )
 
-    @property
-    def is_perceptual(self) -> bool:
-        """Whether a perceptual loss is asked for, now or later."""
-        return bool(self.perceptual or self.perceptual_increment)
+    @classmethod
+    def perceptual_fields(cls) -> tuple[str, ...]:
+        return ("perceptual", "perceptual_increment")

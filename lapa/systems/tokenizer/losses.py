@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor
 
 from lapa.contracts import Progress, Quantized, Terms
 from lapa.nn.losses import stepped
-from lapa.nn.perceptual import FeatureLoss, load_perceptual
 from lapa.systems.tokenizer.config import LossConfig
-
-
-def make_perceptual(config: LossConfig) -> FeatureLoss | None:
-    """The perceptual loss if the configuration asks for one, now or later in the training.
-
-    Raises:
-        ConfigError: its weights cannot be read.
-    """
-    if not config.is_perceptual:
-        return None
-    assert config.perceptual_weights is not None  # the configuration has been checked
-    heads = Path(config.perceptual_heads) if config.perceptual_heads else None
-    return load_perceptual(config.perceptual_kind, Path(config.perceptual_weights), heads)
 
 
 def perceptual_weight(config: LossConfig, progress: float) -> float:
