@@ -70,13 +70,15 @@ class EmaQuantizer(CodebookQuantizer):
 
     @torch.no_grad()
     def update(self) -> None:
-        self.counts.lerp_(distributed.summed(self.new_counts), 1 - self.config.decay)
-        self.sums.lerp_(distributed.summed(self.new_sums), 1 - self.config.decay)
-        self.new_counts.zero_()
-        self.new_sums.zero_()
+        won, sums = distributed.summed(self.new_counts), distributed.summed(self.new_sums)
+        self.counts.lerp_(won, 1 - self.config.decay)
+        self.sums.lerp_(sums, 1 - self.config.decay)
         total = self.counts.sum()
         smoothed = (self.counts + self.config.smoothing) / (total + self.num_codes * self.config.smoothing) * total
-        self.codebook.copy_(self.sums / smoothed[:, None])
+        # A code that won nothing stays: the smoothing would draw it to 0, and what is rare would lose its code.
+        self.codebook.copy_(torch.where(won[:, None] > 0, self.sums / smoothed[:, None], self.codebook))
+        self.new_counts.zero_()
+        self.new_sums.zero_()
 
     def place(self, which: Tensor | slice, vectors: Tensor) -> None:
         super().place(which, vectors)

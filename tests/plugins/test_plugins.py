@@ -255,6 +255,20 @@ def test_an_ema_code_becomes_the_mean_of_the_encodings_it_wins():
     assert torch.allclose(quantizer.codebook, torch.tensor([[-4.0, 2.0], [2.0, 2.0]]), atol=1e-3)
 
 
+def test_an_ema_code_of_something_rare_stays_until_it_comes_again():
+    quantizer = codebook_quantizer(EmaQuantizer, num_codes=2, decay=0.5)
+    quantizer.started.fill_(True)
+    quantizer.place(slice(None), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    often, rare = as_grid([[1.0, 1.0]] * 4), as_grid([[1.0, 1.0]] * 3 + [[-1.0, 0.5]])
+    for _ in range(100):
+        quantizer(often)
+        quantizer.update()
+    assert torch.equal(quantizer.codebook[0], torch.tensor([-1.0, 0.0]))
+    quantizer(rare)
+    quantizer.update()
+    assert torch.allclose(quantizer.codebook[0], torch.tensor([-1.0, 0.5]), atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["conv", "residual"])
 def test_an_encoder_of_differences_sees_nothing_of_what_stands_still(name):
     cls = REGISTRIES["encoder"].get(name)

@@ -1,0 +1,110 @@
+"""What a system is given: clips of frames, what is measured on the recordings, how far its training is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lapa.data.frames import FrameFormat
+
+
+class ClipSpec(NamedTuple):
+    """What a system wants of the recordings.
+
+    Attributes:
+        frames: T, consecutive frames in a clip, at least 1.
+        tracks: names of the arrays it cannot do without, such as ``actions``; see
+            :data:`lapa.data.episodes.TRACKS`.
+    """
+
+    frames: int
+    tracks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """A batch of clips.
+
+    Attributes:
+        frames: (B, T, C, H, W) uint8, prepared for the model.
+        tracks: by name; (B, T-1, ...) of what happens between two frames, (B, T, ...) of what is so in each frame.
+    """
+
+    frames: Tensor
+    tracks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    @property
+    def current(self) -> Tensor:
+        """(B, C, H, W) uint8, the last frame but one."""
+        return self.frames[:, -2]
+
+    @property
+    def next(self) -> Tensor:
+        """(B, C, H, W) uint8, the last frame."""
+        return self.frames[:, -1]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def to(self, device: torch.device) -> Clips:
+        """The same clips on another device."""
+        moved = {name: track.to(device, non_blocking=True) for name, track in self.tracks.items()}
+        return Clips(self.frames.to(device, non_blocking=True), moved)
+
+    def pin_memory(self) -> Clips:
+        """The same in page-locked memory, which a GPU can read by itself."""
+        return Clips(self.frames.pin_memory(), {name: track.pin_memory() for name, track in self.tracks.items()})
+
+    def chunk(self, count: int) -> list[Clips]:
+        """Cut into ``count`` batches of equal size."""
+        tracks = {name: track.chunk(count) for name, track in self.tracks.items()}
+        return [
+            Clips(frames, {name: parts[index] for name, parts in tracks.items()})
+            for index, frames in enumerate(self.frames.chunk(count))
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is measured on the recordings and never configured.
+
+    Attributes:
+        format: what the model sees of a frame.
+        num_actions: how many actions the controller has; None where the recordings do not tell.
+        num_codes: K of the track ``codes`` or ``tokens``, if the recordings have one.
+        code_grid: shape of a transition's or a frame's codes in that track.
+    """
+
+    format: FrameFormat
+    num_actions: int | None = None
+    num_codes: int | None = None
+    code_grid: tuple[int, int] | None = None
+
+
+class Progress(float):
+    """Share of the training that is done, in [0, 1]: a float, so a family that needs no more may treat it as one.
+
+    Args:
+        share: where there is a time limit, of the time or of the steps, whichever is more.
+
+    Attributes:
+        step: optimizer steps taken so far.
+        epochs: passes over the training clips so far.
+    """
+
+    step: int
+    epochs: float
+
+    def __new__(cls, share: float = 0.0, step: int = 0, epochs: float = 0.0) -> Progress:
+        made = super().__new__(cls, share)
+        made.step, made.epochs = step, epochs
+        return made
+
+    @classmethod
+    def of(cls, progress: float) -> Progress:
+        """The same progress; a plain float becomes one at step 0."""
+        return progress if isinstance(progress, Progress) else cls(progress)
