@@ -172,12 +172,7 @@ class DrawingEvaluator(Evaluator):
             "are right if the current frame is copied. The mean frame is that of the training episodes."
         )
         page.table(("", "model", "copying", "mean frame"), predictor_rows(self.splits[self.study.split]))
-        page.text(
-            "The same figures on each split; of the splits that are not judged, a sample was drawn. A gap between "
-            "training and test is what was learnt by heart."
-        )
-        page.table(("", *self.splits), split_rows(self.splits))
-        page.picture("episodes.png", "PSNR of each judged episode, worst first")
+        show_splits(page, self.splits, split_rows(self.splits))
         page.text(
             "Pairs of frames at even distances over the judged episodes, not chosen by quality. The difference is "
             "white where the prediction is right, red where it is too bright, blue where it is too dark."
@@ -288,6 +283,16 @@ def split_rows(splits: Mapping[str, Mapping[str, float]]) -> list[Row]:
             ("SSIM", "ssim", "{:.4f}"),
         )
     ]
+
+
+def show_splits(page: Page, splits: Mapping[str, Any], rows: list[Row]) -> None:
+    """A table with a column for each split, and ``episodes.png``."""
+    page.text(
+        "The same figures on each split; of the splits that are not judged, a sample was drawn. A gap between "
+        "training and test is what was learnt by heart."
+    )
+    page.table(("", *splits), rows)
+    page.picture("episodes.png", "PSNR of each judged episode, worst first")
 
 
 def plot_episodes(by_episode: Mapping[str, Mapping[str, float]], series: Mapping[str, str]) -> bytes:

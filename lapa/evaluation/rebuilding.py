@@ -16,6 +16,7 @@ from lapa.evaluation.drawing import (
     joined_errors,
     movie_frames,
     plot_episodes,
+    show_splits,
 )
 from lapa.evaluation.evaluator import GAIN_DB, Column, Evaluator, Verdict
 from lapa.evaluation.study import DrawnBatch, Study
@@ -211,12 +212,7 @@ class RebuildingEvaluator(Evaluator):
         page.table(("", "model", "mean frame"), predictor_rows(found))
         if "bytes" in found:
             page.text(simple_text(found))
-        page.text(
-            "The same figures on each split; of the splits that are not judged, a sample was drawn. A gap between "
-            "training and test is what was learnt by heart."
-        )
-        page.table(("", *self.splits), split_rows(self.splits))
-        page.picture("episodes.png", "PSNR of each judged episode, worst first")
+        show_splits(page, self.splits, split_rows(self.splits))
         page.text(
             "Frames at even distances over the judged episodes, not chosen by quality. The difference is white where "
             "the reconstruction is right, red where it is too bright, blue where it is too dark."
