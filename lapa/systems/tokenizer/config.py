@@ -34,6 +34,8 @@ class LossConfig(CodingLossConfig):
     """Weights of the loss terms; which error ``reconstruction`` weighs, the frame decoder says.
 
     Attributes:
+        rare: how much more an error counts where the code of its place is rare in the batch: it is divided by the
+            number of places with that code, to the power of this; 0 counts all places alike, 1 all codes.
         worst: weight of the mean error of each frame's worst pixels; small things such as a ball are among
             these until they are predicted.
         worst_share: how many of a frame's pixels are its worst, as a share.
@@ -43,6 +45,7 @@ class LossConfig(CodingLossConfig):
         perceptual_cap: the largest weight that it grows to.
     """
 
+    rare: float = 0.0
     worst: float = 0.0
     worst_share: float = 0.001
     perceptual_increment: float = 0.0
@@ -52,6 +55,7 @@ class LossConfig(CodingLossConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.rare <= 1, "rare", f"must be at most 1, not {self.rare}")
         require(0 < self.worst_share <= 1, "worst_share", f"must be a share in (0, 1], not {self.worst_share}")
         require(self.perceptual_every >= 1, "perceptual_every", f"must be at least 1, not {self.perceptual_every}")
         require(

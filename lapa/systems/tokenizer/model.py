@@ -114,7 +114,10 @@ class Tokenizer(CodingSystem):
 
     def terms(self, output: TokenizerOutput, inputs: tuple[Tensor, ...], loss: LossConfig, progress: float) -> Terms:
         (frame,) = inputs
-        terms = pixel_terms(self.frame_decoder.pixel_errors(output.outputs, frame), loss)
+        codes = output.quantized.codes
+        if codes is not None:
+            codes = codes[..., :: self.quantizer.codes_per_place]  # the first of each place
+        terms = pixel_terms(self.frame_decoder.pixel_errors(output.outputs, frame), loss, codes)
         terms |= quantizer_term(output.quantized, loss, self.quantizer.has_loss)
         perceptual, weight = self.perceptual(frame.device), perceptual_weight(loss, progress)
         if perceptual is not None and weight:
