@@ -19,8 +19,9 @@ from lapa.data.splits import evenly_spaced
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.errors import DataError
 
-WINDOW = 4
-"""Files whose clips are shuffled together, where there are several."""
+WINDOW = 64
+"""Files whose clips are shuffled together, where there are several. Each may be another game: of a few at a time, a
+model forgets the others, and at the end of an epoch knows those of the last window."""
 PAIR = ClipSpec(2)
 """Two consecutive frames and no track."""
 
@@ -222,8 +223,8 @@ def check_track(store: FrameStore, episodes: Sequence[StoredEpisode], name: str)
 class ClipSampler:
     """Endless batches of clip numbers: each epoch is a fresh seeded shuffle of all clips, its short rest dropped.
 
-    Clips that come from several files are shuffled a few files at a time, the files in an order of their own: so an
-    epoch's order fits memory however many clips there are, and few files are open at once.
+    Clips that come from more than :data:`WINDOW` files are shuffled so many files at a time, the files in an order of
+    their own: so an epoch's order fits memory however many clips there are, and not all files are open at once.
 
     Batch ``n`` depends on the arguments and on ``n`` alone. So a resumed run draws the very next batch, and ranks
     draw their shares of one batch without talking to each other.

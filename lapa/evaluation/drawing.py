@@ -14,7 +14,7 @@ from lapa.evaluation.study import DrawnBatch, Study
 from lapa.metrics.pixels import FrameErrors, PairErrors, joined, pair_errors
 from lapa.report import figures
 from lapa.report.page import Page
-from lapa.report.pictures import Example, difference_image, example_sheet, movie, png_bytes, sheet, to_rgb
+from lapa.report.pictures import Example, difference_image, example_sheet, movie, png_bytes, sheet, to_rgb, width_of
 from lapa.report.tables import Row, decibels
 
 Errors = dict[str, PairErrors]
@@ -227,13 +227,15 @@ def extreme_examples(study: Study, rows: np.ndarray, errors: np.ndarray) -> list
 def movie_frames(study: Study, drawn: str) -> Iterator[np.ndarray]:
     """True, drawn (under this name) and difference, step by step, from the first judged episode."""
     count = min(MOVIE_STEPS, len(study.pair_starts(study.episodes[0])) or len(study.clips))
-    for example in study.examples(np.arange(count)):
+    examples = list(study.examples(np.arange(count)))
+    names_width = width_of(example.where for example in examples)  # numbers get longer, pictures must not move
+    for example in examples:
         cells = [
             to_rgb(example.next),
             to_rgb(example.prediction),
             difference_image(example.prediction, example.next),
         ]
-        yield sheet([cells], [example.where], ["true", drawn, "difference"])
+        yield sheet([cells], [example.where], ["true", drawn, "difference"], names_width=names_width)
 
 
 def drawing_errors(batch: DrawnBatch, mean_frame: Tensor) -> Errors:

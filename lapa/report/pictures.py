@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -66,6 +66,7 @@ def sheet(
     *,
     scale_bar: bool = False,
     cell_width: int = WIDTH,
+    names_width: int = 0,
 ) -> np.ndarray:
     """Cells (H, W, 3) uint8, all of one size, in rows with names: (H', W', 3) uint8.
 
@@ -75,11 +76,12 @@ def sheet(
         column_names: above each.
         scale_bar: whether to add what the colours of a difference mean.
         cell_width: cells narrower than this are enlarged by a whole number.
+        names_width: at least so many pixels are left to the names of rows.
     """
     height, width, _ = rows[0][0].shape
     zoom = max(1, -(-cell_width // width))
     step_y, step_x = height * zoom + GAP, width * zoom + GAP
-    left = max(NAMES_WIDTH, *(int(FONT.getlength(name)) + 8 for name in row_names))
+    left = max(names_width, width_of(row_names))
     size = (left + step_x * len(rows[0]) + BAR_WIDTH * scale_bar, TEXT_HEIGHT + step_y * len(rows))
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
@@ -94,6 +96,11 @@ def sheet(
     if scale_bar:
         _draw_scale_bar(image, draw, (size[0] - BAR_WIDTH + 8, TEXT_HEIGHT + step_y * (len(rows) - 1)), height * zoom)
     return np.asarray(image)
+
+
+def width_of(names: Iterable[str]) -> int:
+    """How many pixels names of rows take."""
+    return max(NAMES_WIDTH, *(int(FONT.getlength(name)) + 8 for name in names))
 
 
 def _draw_scale_bar(image: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], height: int) -> None:
@@ -111,7 +118,7 @@ def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> Non
 
 
 def movie(frames: Sequence[np.ndarray], milliseconds: int = 80) -> bytes:
-    """Frames (H, W, 3) uint8 as a lossless WebP file that moves."""
+    """Frames (H, W, 3) uint8, all of one size, as a lossless WebP file that moves."""
     first, *rest = (Image.fromarray(frame) for frame in frames)
     buffer = io.BytesIO()
     # Of a lossless file the quality is the effort: a sixth more bytes for half the time.

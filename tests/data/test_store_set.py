@@ -13,7 +13,7 @@ import torch
 
 from lapa import load_config, testing, train
 from lapa.contracts import ClipSpec
-from lapa.data.clips import WINDOW, ClipDataset, ClipSampler
+from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.episodes import TRACKS
 from lapa.data.frames import FrameFormat
 from lapa.data.packing import open_store
@@ -213,20 +213,36 @@ def drawn(sampler: ClipSampler, batches: int) -> list[list[int]]:
 GROUPS = [30, 7, 25, 40, 11, 18, 22, 5, 31, 12]  # 201 clips
 
 
-def test_an_epoch_over_many_files_has_each_clip_once_and_few_files_at_a_time() -> None:
+@pytest.fixture
+def window(monkeypatch: pytest.MonkeyPatch) -> int:
+    """As if more than so many files were many."""
+    monkeypatch.setattr("lapa.data.clips.WINDOW", 4)
+    return 4
+
+
+def test_each_batch_has_clips_of_all_files() -> None:
+    # Of games one after the other, a model would know the last ones alone.
+    files = np.array(
+        [[clip // 100 for clip in batch] for batch in drawn(ClipSampler(500, 50, 0, groups=[100] * 5), 10)]
+    )
+    assert all(len(set(batch)) == 5 for batch in files)
+
+
+def test_an_epoch_over_many_files_has_each_clip_once_and_few_files_at_a_time(window: int) -> None:
     batches = drawn(ClipSampler(201, 10, seed=0, groups=GROUPS), 20)
     clips = [clip for batch in batches for clip in batch]
     assert len(set(clips)) == 200, "all but the short rest"
     file = np.repeat(np.arange(len(GROUPS)), GROUPS)
     for number in range(len(batches) - 1):
         near = {int(file[clip]) for each in batches[number : number + 2] for clip in each}
-        assert len(near) <= 2 * WINDOW, "two batches touch two windows at most"
+        assert len(near) <= 2 * window, "two batches touch two windows at most"
     again = [clip for batch in drawn(ClipSampler(201, 10, seed=0, first=20, groups=GROUPS), 20) for clip in batch]
     assert sorted(again) != again
     assert again != clips, "the next epoch has another order"
 
 
 @pytest.mark.parametrize("first", [0, 1, 7, 19, 20, 23, 45])
+@pytest.mark.usefixtures("window")
 def test_a_resumed_order_is_the_rest_of_the_order(first: int) -> None:
     assert (
         drawn(ClipSampler(201, 10, seed=3, first=first, groups=GROUPS), 30)
@@ -234,6 +250,7 @@ def test_a_resumed_order_is_the_rest_of_the_order(first: int) -> None:
     )
 
 
+@pytest.mark.usefixtures("window")
 def test_ranks_share_the_batches_of_many_files() -> None:
     alone = drawn(ClipSampler(201, 8, seed=1, parts=2, groups=GROUPS), 30)
     ranks = [drawn(ClipSampler(201, 8, seed=1, parts=2, rank=r, world_size=2, groups=GROUPS), 30) for r in (0, 1)]

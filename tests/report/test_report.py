@@ -25,7 +25,7 @@ from lapa.evaluation.evaluate import Evaluation, summary_rows
 from lapa.evaluation.events import CodeEvents, event_codes, event_rows, event_sentences
 from lapa.evaluation.report import write_report
 from lapa.metrics.codes import code_names
-from lapa.report.pictures import DIFFERENCE, difference_image, movie, outlined, sheet
+from lapa.report.pictures import DIFFERENCE, difference_image, movie, outlined, sheet, width_of
 from lapa.report.tables import format_table
 from lapa.tracking.jsonl import read_history
 
@@ -203,6 +203,15 @@ def test_places_are_outlined_about_their_centres() -> None:
     rows, columns, _ = np.nonzero(image)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (90, 104, 64, 79)
     assert not image[95, 70].any(), "only the border is coloured"
+
+
+def test_longer_names_do_not_move_a_picture() -> None:
+    names, cell = (
+        ["breakout/episode_with_a_name/9.png", "breakout/episode_with_a_name/10.png"],
+        np.zeros((64, 64, 3), np.uint8),
+    )
+    sheets = [sheet([[cell]], [name], [""], names_width=width_of(names)) for name in names]
+    assert sheets[0].shape == sheets[1].shape
 
 
 def test_the_moving_picture_is_lossless(tmp_path: Path) -> None:
