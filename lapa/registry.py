@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import sys
 from importlib import metadata
 from typing import Generic, TypeVar
 
@@ -25,6 +26,13 @@ class Entry:
 
     target: type | str
     owner: str
+
+
+def public_name(cls: type) -> str:
+    """Where others import a class from: its module, or the package about it if that has the class too."""
+    package = cls.__module__.rpartition(".")[0]
+    whole = getattr(sys.modules.get(package), cls.__name__, None) is cls
+    return f"{package if whole else cls.__module__}.{cls.__name__}"
 
 
 class Registry(Generic[Member]):
@@ -92,8 +100,7 @@ class Registry(Generic[Member]):
         cls = self._resolve(name, entry)
         if not (isinstance(cls, type) and issubclass(cls, self.contract)):
             raise RegistryError(
-                f"{self.role} '{name}' of {entry.owner} does not derive from "
-                f"{self.contract.__module__}.{self.contract.__name__}"
+                f"{self.role} '{name}' of {entry.owner} does not derive from {public_name(self.contract)}"
             )
         for section in self.sections:
             options = getattr(cls, section, None)
