@@ -11,7 +11,7 @@ Shape legend, used throughout the project:
     K codes    F decoder width       n codes at each place of the grid
 """
 
-from lapa.contracts.clips import Clips, ClipSpec, Facts, Progress
+from lapa.contracts.clips import MASK, Clips, ClipSpec, Facts, Progress
 from lapa.contracts.parts import (
     Changes,
     Conditioner,
@@ -36,6 +36,7 @@ from lapa.contracts.systems import (
 )
 
 __all__ = [
+    "MASK",
     "ActionSpec",
     "Changes",
     "ClipSpec",

@@ -11,6 +11,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from lapa.data.frames import FrameFormat
 
+MASK = "mask"
+"""The track that tells which frames of padded clips are real."""
+
 
 class ClipSpec(NamedTuple):
     """What a system wants of the recordings.
@@ -19,10 +22,13 @@ class ClipSpec(NamedTuple):
         frames: T, consecutive frames in a clip, at least 1.
         tracks: names of the arrays it cannot do without, such as ``actions``; see
             :data:`lapa.data.episodes.TRACKS`.
+        padded: whether an episode of fewer than T frames gives a clip too: its last frame is repeated, and
+            :attr:`Clips.mask` tells which frames are real.
     """
 
     frames: int
     tracks: tuple[str, ...] = ()
+    padded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +38,18 @@ class Clips:
     Attributes:
         frames: (B, T, C, H, W) uint8, prepared for the model.
         tracks: by name; (B, T-1, ...) of what happens between two frames, (B, T, ...) of what is so in each frame.
+            Those of padded clips have ``mask`` among them.
     """
 
     frames: Tensor
     tracks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) bool, which frames are real: all but those that a clip was padded with."""
+        if MASK in self.tracks:
+            return self.tracks[MASK]
+        return torch.ones(self.frames.shape[:2], dtype=torch.bool, device=self.frames.device)
 
     @property
     def current(self) -> Tensor:

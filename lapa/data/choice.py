@@ -28,15 +28,16 @@ class ClipChoice:
     min_gap: int = 5
     seed: int = 0
 
-    def runs(self, episode: StoredEpisode, frames: int) -> list[tuple[int, int, int]]:
+    def runs(self, episode: StoredEpisode, frames: int, *, padded: bool = False) -> list[tuple[int, int, int]]:
         """The chosen clips as runs: store index of the first clip's first frame, number of clips, frames between them.
 
         Args:
             episode: whose clips.
             frames: T, of one clip.
+            padded: as for :meth:`lapa.data.store.StoredEpisode.runs`.
         """
         runs, seen = [], 0
-        for start, count in episode.runs(frames):
+        for start, count in episode.runs(frames, padded=padded):
             skipped = min(max(episode.start + self.skip_first - start, 0), count)
             start, count = start + skipped, count - skipped
             offset = -seen % self.stride  # counted over gaps

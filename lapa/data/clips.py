@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lapa.contracts import Clips, ClipSpec
+from lapa.contracts import MASK, Clips, ClipSpec
 from lapa.data.choice import EVERY_CLIP, ClipChoice
 from lapa.data.episodes import MADE, PER_STEP, TRACKS
 from lapa.data.frames import FrameFormat, prepare, to_float
@@ -83,11 +83,16 @@ class ClipDataset(Dataset[Clips]):
         self._steps = np.arange(spec.frames)
         # Of a million clips without a gap between them one line is kept, not a million numbers.
         runs = np.array(
-            [(*run, owner) for owner, episode in enumerate(self.episodes) for run in choice.runs(episode, spec.frames)]
+            [
+                (*run, owner)
+                for owner, episode in enumerate(self.episodes)
+                for run in choice.runs(episode, spec.frames, padded=spec.padded)
+            ]
         ).reshape(-1, 4)
         self._run_starts, self._run_ends, self._run_steps, self._owners = runs[:, 0], runs[:, 1].cumsum(), *runs.T[2:]
+        self._run_frames = self._real_frames()
         if not len(runs):
-            if any(episode.runs(spec.frames) for episode in self.episodes):
+            if any(episode.runs(spec.frames, padded=spec.padded) for episode in self.episodes):
                 raise DataError(
                     f"data.skip_first: the chosen episodes have no clip after their first {choice.skip_first} frames; "
                     "lower it"
@@ -102,6 +107,19 @@ class ClipDataset(Dataset[Clips]):
 
     def __len__(self) -> int:
         return int(self._run_ends[-1])
+
+    def _real_frames(self) -> np.ndarray:
+        """(R,) int64, of each run: how many frames of a clip are real; all T unless it is padded."""
+        if not self.spec.padded or not len(self._run_starts):
+            return np.full(len(self._run_starts), self.spec.frames)
+        segments = np.array([segment for episode in self.episodes for segment in episode.segments()])
+        segments = segments[segments[:, 0].argsort()]
+        owner = np.searchsorted(segments[:, 0], self._run_starts, side="right") - 1
+        return np.minimum(segments[owner].sum(1) - self._run_starts, self.spec.frames)
+
+    def _rows(self, run: np.ndarray) -> np.ndarray:
+        """(B, T) int64, of clips of these runs: how far each frame is from the first; a padded one repeats its last."""
+        return np.minimum(self._steps, self._run_frames[run, None] - 1)
 
     @property
     def starts(self) -> np.ndarray:
@@ -128,7 +146,7 @@ class ClipDataset(Dataset[Clips]):
     @property
     def _kept_counts(self) -> np.ndarray:
         """(R,) int64, the frames of each run that are kept."""
-        return (np.diff(self._run_ends, prepend=0) - 1) * self._kept_steps + self.spec.frames
+        return (np.diff(self._run_ends, prepend=0) - 1) * self._kept_steps + self._run_frames
 
     def _runs(self, index: Any) -> tuple[np.ndarray, np.ndarray]:
         """Of each clip the run that it belongs to, and how many clips of the run come before it."""
@@ -143,7 +161,7 @@ class ClipDataset(Dataset[Clips]):
         if self._kept is not None:
             run, before = self._runs(index)
             firsts = self._kept_firsts[run] + before * self._kept_steps[run]
-            rows = torch.from_numpy(firsts[:, None] + self._steps).to(self._kept.device)
+            rows = torch.from_numpy(firsts[:, None] + self._rows(run)).to(self._kept.device)
             tracks = self._tracks(run, before)
             return Clips(self._kept[rows], {name: track.to(self._kept.device) for name, track in tracks.items()})
         return self.read(index).prepared(torch.device("cpu"), self.format)
@@ -154,21 +172,27 @@ class ClipDataset(Dataset[Clips]):
         """The batch as it lies in the store. Clips that overlap share frames: each is read once."""
         run, before = self._runs(index)
         starts = self._run_starts[run] + before * self._run_steps[run]
-        wanted, rows = np.unique(starts[:, None] + self._steps, return_inverse=True)
+        wanted, rows = np.unique(starts[:, None] + self._rows(run), return_inverse=True)
         frames = torch.from_numpy(self.store.frames(wanted.tolist()))
         return RawClips(frames, torch.from_numpy(rows.reshape(len(starts), -1)), self._tracks(run, before))
 
     def _tracks(self, run: np.ndarray, before: np.ndarray) -> dict[str, Tensor]:
         """The tracks of clips, each the ``before``-th of its run."""
         found: dict[str, Tensor] = {}
+        starts, owners, offsets = (
+            self._run_starts[run] + before * self._run_steps[run],
+            self._owners[run],
+            self._rows(run),
+        )
         for name in self.spec.tracks:
-            steps = self._steps[:-1] if name in PER_STEP else self._steps
+            steps = np.minimum(offsets[:, :-1], offsets[:, -1:] - 1) if name in PER_STEP else offsets
             rows = []
-            starts = self._run_starts[run] + before * self._run_steps[run]
-            for owner, start in zip(self._owners[run].tolist(), starts.tolist(), strict=True):
+            for owner, start, taken in zip(owners.tolist(), starts.tolist(), steps, strict=True):
                 episode = self.episodes[owner]
-                rows.append(episode.tracks[name][episode.step_rows(start) + steps])
+                rows.append(episode.tracks[name][episode.step_rows(start) + taken])
             found[name] = torch.from_numpy(np.stack(rows).astype(TRACKS[name]))
+        if self.spec.padded:
+            found[MASK] = torch.from_numpy(self._steps < self._run_frames[run, None])
         return found
 
     @property
@@ -183,9 +207,12 @@ class ClipDataset(Dataset[Clips]):
 
     def keep_on(self, device: torch.device, chunk: int = 256) -> None:
         """Prepares each frame of the clips once and keeps it on the device, where batches are then put together."""
-        runs = zip(self._run_starts, np.diff(self._run_ends, prepend=0), self._run_steps, strict=True)
+        runs = zip(self._run_starts, np.diff(self._run_ends, prepend=0), self._run_steps, self._run_frames, strict=True)
         wanted = np.concatenate(
-            [np.unique((start + step * np.arange(count))[:, None] + self._steps) for start, count, step in runs]
+            [
+                np.unique((start + step * np.arange(count))[:, None] + self._steps[:frames])
+                for start, count, step, frames in runs
+            ]
         )
         kept = torch.empty(len(wanted), self.format.channels, *self.format.size, dtype=torch.uint8, device=device)
         for first in range(0, len(wanted), chunk):

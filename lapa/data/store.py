@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import json
 import mmap
 import struct
@@ -68,14 +69,22 @@ class StoredEpisode:
         """One past the index of its last frame."""
         return self.start + self.count
 
-    def runs(self, frames: int) -> list[tuple[int, int]]:
+    def segments(self) -> list[tuple[int, int]]:
+        """Its frames without gaps: store index of the first and how many, one after the other."""
+        bounds = [0, *(np.flatnonzero(np.diff(self.numbers) != 1) + 1).tolist(), self.count]
+        return [(self.start + first, stop - first) for first, stop in itertools.pairwise(bounds)]
+
+    def runs(self, frames: int, *, padded: bool = False) -> list[tuple[int, int]]:
         """Where clips of so many consecutive frames begin: store index of the first and how many, run by run.
 
         No clip crosses a gap.
+
+        Args:
+            frames: of a clip.
+            padded: two or more frames, but fewer than a clip has, are the beginning of one.
         """
-        numbers = self.numbers
-        parts = np.split(np.arange(self.count), np.flatnonzero(np.diff(numbers) != 1) + 1)
-        return [(self.start + int(part[0]), len(part) - frames + 1) for part in parts if len(part) >= frames]
+        least = min(frames, 2) if padded else frames
+        return [(first, max(count - frames, 0) + 1) for first, count in self.segments() if count >= least]
 
     def clip_starts(self, frames: int = 2) -> np.ndarray:
         """(P,) int64 store indices of each frame that begins ``frames`` consecutive ones: no clip crosses a gap."""

@@ -9,10 +9,11 @@ import torch
 from lapa.contracts import ClipSpec
 from lapa.data.choice import ClipChoice
 from lapa.data.clips import ClipDataset, ClipSampler
+from lapa.data.episodes import Tracks
 from lapa.data.frames import FrameFormat, prepare, to_float
 from lapa.data.packing import open_store
 from lapa.data.splits import split_episodes
-from lapa.data.store import FrameStore
+from lapa.data.store import FrameStore, store_writer
 from lapa.errors import DataError
 
 CPU = torch.device("cpu")
@@ -231,3 +232,42 @@ def test_ranks_share_each_micro_batch_in_order(parts):
 def test_fewer_pairs_than_a_batch_are_refused():
     with pytest.raises(DataError, match=r"7 training clips do not fill one batch of 8.*lower training\.batch_size"):
         ClipSampler(num_clips=7, batch_size=8, seed=0)
+
+
+def padded_store(path) -> FrameStore:
+    """Episodes of 3 and of 7 frames of one pixel's brightness each, one number missing in the second."""
+    with store_writer(path, (8, 8)) as writer:
+        for name, numbers in (("short", [0, 1, 2]), ("long", [0, 1, 2, 3, 4, 6, 7])):
+            frames = [np.full((8, 8, 3), 10 * len(name) + number, dtype=np.uint8) for number in numbers]
+            steps = numbers[-1]
+            tracks = Tracks(actions=np.arange(steps), lives=np.arange(steps + 1))
+            writer.add(name, np.array(numbers), tracks, frames)
+    return FrameStore(path)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_short_episodes_are_padded_with_their_last_frame_and_a_mask_says_so(tmp_path, kept):
+    store = padded_store(tmp_path / "short.lapa")
+    spec = ClipSpec(4, ("actions", "lives"), padded=True)
+    clips = ClipDataset(store, store.episodes, FrameFormat(8, 8, "grey"), spec)
+    if kept:
+        clips.keep_on(CPU)
+    batch = clips[range(len(clips))]
+    assert batch.frames[:, :, 0, 0, 0].tolist() == [
+        [50, 51, 52, 52],
+        [40, 41, 42, 43],
+        [41, 42, 43, 44],
+        [46, 47, 47, 47],
+    ]
+    assert batch.mask.tolist() == [[True] * 3 + [False], [True] * 4, [True] * 4, [True] * 2 + [False] * 2]
+    assert batch.tracks["actions"].tolist() == [[0, 1, 1], [0, 1, 2], [1, 2, 3], [6, 6, 6]]
+    assert batch.tracks["lives"].tolist() == [[0, 1, 2, 2], [0, 1, 2, 3], [1, 2, 3, 4], [6, 7, 7, 7]]
+    parts = batch.chunk(2)
+    assert torch.equal(torch.cat([part.mask for part in parts]), batch.mask)
+
+
+def test_clips_that_are_not_padded_leave_short_episodes_out_and_are_all_real(tmp_path):
+    store = padded_store(tmp_path / "short.lapa")
+    clips = ClipDataset(store, store.episodes, FrameFormat(8, 8, "grey"), ClipSpec(4))
+    assert clips[range(len(clips))].frames[:, 0, 0, 0, 0].tolist() == [40, 41]
+    assert clips[range(len(clips))].mask.all()
