@@ -69,6 +69,8 @@ class DataConfig:
         stride: train on every n-th clip of an episode only.
         max_frames: largest number of clips of an episode that are trained on, drawn at random; null means all.
         min_gap: least distance in frames between the beginnings of two of these.
+        mirror: share of the training clips that are shown as in a mirror, left and right exchanged; for systems that
+            do not learn from actions.
     """
 
     root: Any = "bulk_videos"
@@ -84,6 +86,7 @@ class DataConfig:
     stride: int = 1
     max_frames: int | None = None
     min_gap: int = 5
+    mirror: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.root, int | float):  # a folder called 2024, which YAML takes for a number
@@ -104,6 +107,7 @@ class DataConfig:
             require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
         limited = self.max_frames is None or self.max_frames >= 1
         require(limited, "max_frames", f"must be at least 1, or null for all clips, not {self.max_frames}")
+        require(0 <= self.mirror <= 1, "mirror", f"must be a share in [0, 1], not {self.mirror}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ def test_every_preset_loads_and_survives_the_way_through_plain_values(preset):
 def test_every_preset_survives_the_way_through_yaml(preset, tmp_path):
     config = load(preset=preset)
     file = write(tmp_path / "config.yaml", to_yaml(config))
-    another = {"latent_action": "actions", "tokenizer": "tokenizer_debug"}[config.system]
+    another = {"latent_action": "actions", "tokenizer": "tokenizer_debug", "rssm": "rssm_debug"}[config.system]
     assert load(preset=another, file=file) == config  # the file says all, so the preset beneath says nothing
 
 
@@ -318,7 +318,7 @@ def test_a_wrong_option_is_an_error_wherever_the_swap_stands(overrides):
         ("training.steps", ["'training.steps'", "dotted.key=value"]),
         ("=3", ["dotted.key=value"]),
         ("model.quantizer.name=vqq", ["model.quantizer.name: ", "did you mean 'vq'?", "known: continuous, ema, fsq,"]),
-        ("model.encoder.name=resnet", ["model.encoder.name: ", "known: conv, difference,", "lapa.encoders"]),
+        ("model.encoder.name=vgg", ["model.encoder.name: ", "known: conv, difference,", "lapa.encoders"]),
         ("model.quantizer.name=null", ["model.quantizer.name: ", "ema, fsq,"]),
         ("model.quantizer.name=3", ["model.quantizer.name: ", "ema, fsq,"]),
         ("model.quantizer=vq", ["model.quantizer: "]),

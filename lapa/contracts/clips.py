@@ -73,6 +73,14 @@ class Clips:
         """The same in page-locked memory, which a GPU can read by itself."""
         return Clips(self.frames.pin_memory(), {name: track.pin_memory() for name, track in self.tracks.items()})
 
+    def mirrored(self, share: float) -> Clips:
+        """The same clips, a share of them as in a mirror, at even distances; their tracks stay as they are."""
+        if not share:
+            return self
+        count = torch.arange(len(self) + 1, device=self.frames.device).mul(share).floor()
+        frames = torch.where(count.diff().bool()[:, None, None, None, None], self.frames.flip(-1), self.frames)
+        return Clips(frames, self.tracks)
+
     def chunk(self, count: int) -> list[Clips]:
         """Cut into ``count`` batches of equal size."""
         tracks = {name: track.chunk(count) for name, track in self.tracks.items()}

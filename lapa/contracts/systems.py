@@ -207,7 +207,14 @@ class Coder(System):
 
 
 class Drawer(System):
-    """A system that draws the last frame of a clip."""
+    """A system that draws the last frame of a clip.
+
+    Attributes:
+        sees_target: whether it sees the very frame that it draws, as a tokenizer does. It is then compared with the
+            mean frame, not with the frame before.
+    """
+
+    sees_target: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, clips: Clips, codes: Tensor | None = None) -> Tensor:
@@ -253,7 +260,7 @@ class Dreamer(System):
     """A system that continues a game by itself.
 
     Attributes:
-        context: frames that it must see before the first step.
+        context: frames that it is to see before the first step.
     """
 
     context: ClassVar[int] = 1
@@ -265,7 +272,12 @@ class Dreamer(System):
 
     @abstractmethod
     def begin(self, clips: Clips) -> Any:
-        """The state after clips of :attr:`context` frames, on the system's device."""
+        """The state after clips of real frames, on the system's device.
+
+        Args:
+            clips: of :attr:`context` frames; of fewer it still begins, but knows less. Where the system takes the
+                controller's actions, with the track ``actions``.
+        """
 
     @abstractmethod
     def step(self, state: Any, action: Tensor) -> tuple[Any, Imagined]:

@@ -93,10 +93,15 @@ def make_datasets(config: Config, store: FrameStore, split: dict[str, list[str]]
         split: names of episodes by split.
 
     Raises:
-        ConfigError: the frames are too small.
+        ConfigError: the frames are too small, or would be mirrored while their tracks cannot be.
         DataError: an episode is not in the store, lacks a track, or there is no clip for each process.
     """
     seen, spec = frame_format(config, store), clip_spec(config)
+    if config.data.mirror and spec.tracks:
+        raise ConfigError(
+            f"data.mirror: '{config.system}' learns from {', '.join(spec.tracks)}, which would not fit mirrored "
+            "frames; set it to 0"
+        )
     choice = ClipChoice(
         skip_first=config.data.skip_first,
         stride=config.data.stride,

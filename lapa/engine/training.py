@@ -210,7 +210,7 @@ class Run:
         with training_bar(options, self.clock, self.step) as bar:
             done = self.is_over()
             while not done:
-                batch = next(self.feed)
+                batch = next(self.feed).mirrored(self.config.data.mirror)
                 progress = self.progress()
                 result = self.take_step(batch, progress, lambda: stop.received)
                 self.step += 1

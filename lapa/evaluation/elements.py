@@ -214,11 +214,14 @@ class ElementsEvaluator(Evaluator):
         title = self._game.elements
         page.heading(title[0].upper() + title[1:], "elements")
         if self.study.rebuilds:
-            page.text(
+            text = (
                 "Found in the reconstructed frames and compared with the RAM. Distances are in pixels of the recorded "
-                f"frame. The simple codes of equal bytes are judged on {metrics[REBUILT]:,.0f} frames at even "
-                "distances."
+                "frame."
             )
+            if metrics[REBUILT]:
+                judged = f"{metrics[REBUILT]:,.0f} frames at even distances"
+                text += f" The simple codes of equal bytes are judged on {judged}."
+            page.text(text)
             known = {who: label for who, label in SIMPLE_CODES.items() if self._has_simple(who, metrics)}
             predictors = {"": "model", **{f"{who}_": label for who, label in known.items()}}
             page.table(("", *predictors.values()), element_rows(self._game.measures, metrics, tuple(predictors)))

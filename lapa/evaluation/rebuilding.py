@@ -206,8 +206,8 @@ class RebuildingEvaluator(Evaluator):
         found = own(metrics)
         page.heading("How frames are reconstructed", "rebuilding")
         page.text(
-            "Each frame is drawn from its own codes. Pixels are on a scale of 0 to 1. The mean frame is that of the "
-            "training episodes."
+            f"Each frame is drawn from {'its own codes' if self.study.coder else 'what the system keeps of it'}. "
+            "Pixels are on a scale of 0 to 1. The mean frame is that of the training episodes."
         )
         page.table(("", "model", "mean frame"), predictor_rows(found))
         if "bytes" in found:

@@ -147,8 +147,8 @@ class Study:
 
     @property
     def rebuilds(self) -> bool:
-        """Whether it draws the very frame that it sees, from codes of that frame: a tokenizer does."""
-        return isinstance(self.system, Coder) and self.system.track == "tokens" and self.drawer is not None
+        """Whether it draws the very frame that it sees, as a tokenizer does."""
+        return self.drawer is not None and self.drawer.sees_target
 
     @property
     def unit(self) -> str:
@@ -291,8 +291,8 @@ class Study:
 
 
 def unit_of(system: System) -> str:
-    """What a clip is to a system, in a word: a frame where it gives codes of single frames, else a pair."""
-    return "frame" if isinstance(system, Coder) and system.track == "tokens" else "pair"
+    """What a clip is to a system, in a word: a frame where it draws the frame that it sees, else a pair."""
+    return "frame" if isinstance(system, Drawer) and system.sees_target else "pair"
 
 
 def subject_of(systems: Sequence[System]) -> str:

@@ -36,6 +36,18 @@ def weighted_squared_error(prediction: Tensor, target: Tensor, changed: Tensor, 
     return error.mean()
 
 
+def worst_pixels(errors: Tensor, share: float) -> Tensor:
+    """(B,) the mean error of each frame's worst pixels.
+
+    Args:
+        errors: (B, H, W), how wrong each pixel is.
+        share: how many of a frame's pixels are its worst; at least one.
+    """
+    pixels = errors.flatten(1)
+    count = max(1, round(share * pixels.shape[1]))
+    return pixels.topk(count, sorted=False).values.mean(1)
+
+
 def scheduled(start: float, end: float, progress: float) -> float:
     """A weight on its way from ``start`` to ``end``: geometric where both are positive, else linear.
 

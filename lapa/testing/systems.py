@@ -294,7 +294,9 @@ def abilities_are_as_they_say(subject: SystemSubject) -> None:
             _check_picture(system.draw(clips, given), shape, "draw")
     if isinstance(system, Dreamer) and not (isinstance(system, Coder) and system.quantizer.num_codes is None):
         spec = system.actions
-        state = system.begin(Clips(clips.frames[:, -1:].expand(-1, system.context, -1, -1, -1)))
+        begun = clips.frames[:, -1:].expand(-1, system.context, -1, -1, -1)
+        taken = torch.randint(spec.count, (4, system.context - 1, *spec.shape))
+        state = system.begin(Clips(begun, {spec.kind: taken}))
         for _ in range(2):
             state, imagined = system.step(state, torch.randint(spec.count, (4, *spec.shape)))
             _check_picture(imagined.frame, shape, "step")

@@ -42,15 +42,15 @@ class ResidualEncoder(HalvingEncoder):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions added to their input."""
+    """Two convolutions, 3x3 unless told otherwise, added to their input."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, kernel: int = 3) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.Conv2d(width, width, kernel, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.Conv2d(width, width, kernel, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(width),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -77,15 +78,17 @@ class StridedEncoder(Encoder):
         self.input = FrameInput(config.sees, channels, frames)
         self.cell, self.patch = cell_of(config), config.patch
         before = self.input.channels * config.patch[0] * config.patch[1]
-        layers: list[nn.Module] = []
-        for (width, after), stride in zip(
-            itertools.pairwise((before, *config.channels)), strides_of(config), strict=True
-        ):
-            layers.append(convolution(width, after, stride, config.kernel))
-            layers += [PlainResidualBlock(after, config.kernel) for _ in range(config.num_blocks)]
-            layers.append(nn.ReLU())
-        layers.append(convolution(config.channels[-1], latent_dim, 1, config.kernel))
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*self.make_layers(config, before, latent_dim))
+
+    def make_layers(self, config: StridedConfig, before: int, latent_dim: int) -> Iterator[nn.Module]:
+        """The layers from (B, before, ...) to (B, latent_dim, h, w), one after the other."""
+        widths = itertools.pairwise((before, *config.channels))
+        for (width, after), stride in zip(widths, strides_of(config), strict=True):
+            yield convolution(width, after, stride, config.kernel)
+            for _ in range(config.num_blocks):
+                yield PlainResidualBlock(after, config.kernel)
+            yield nn.ReLU()
+        yield convolution(config.channels[-1], latent_dim, 1, config.kernel)
 
     def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         return -(-frame_size[0] // self.cell[0]), -(-frame_size[1] // self.cell[1])

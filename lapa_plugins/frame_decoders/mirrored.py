@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from abc import abstractmethod
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,15 +66,20 @@ class MirroredDecoder(FrameDecoder):
         colors = torch.linspace(0, 1, config.num_colors)[:, None].repeat(1, channels)  # until they are measured
         self.register_buffer("colors", colors if config.output == "palette" else None)
         outputs = (channels if self.colors is None else config.num_colors) * config.patch[0] * config.patch[1]
-        layers: list[nn.Module] = [convolution(latent_dim, config.channels[0], 1, config.kernel)]
+        self.layers = nn.Sequential(*self.make_layers(config, latent_dim, outputs))
+
+    def make_layers(self, config: Any, latent_dim: int, outputs: int) -> Iterator[nn.Module]:
+        """The layers from (B, latent_dim, h, w) to (B, outputs, ...), one after the other."""
+        yield convolution(latent_dim, config.channels[0], 1, config.kernel)
         widths = itertools.pairwise((*config.channels, outputs))
         for (before, after), stride in zip(widths, strides_of(config), strict=True):
-            layers += [PlainResidualBlock(before, config.kernel) for _ in range(config.num_blocks)]
-            layers += [nn.ReLU(), self.stage(before, after, stride, config.kernel)]
-        self.layers = nn.Sequential(*layers)
+            for _ in range(config.num_blocks):
+                yield PlainResidualBlock(before, config.kernel)
+            yield nn.ReLU()
+            yield self.stage(config, before, after, stride)
 
     @abstractmethod
-    def stage(self, before: int, after: int, stride: int, kernel: int) -> nn.Module:
+    def stage(self, config: Any, before: int, after: int, stride: int) -> nn.Module:
         """The layer of a stage: the grid becomes ``stride`` times as large, or keeps its size."""
 
     def check_grid(self, config: MirroredConfig, grid: tuple[int, int]) -> None:
@@ -121,3 +127,19 @@ def nearest_colors(frame: Tensor, colors: Tensor) -> Tensor:
     """(B, C, H, W) and (K, C) -> (B, H, W) int64, the colour nearest to each pixel."""
     products = torch.einsum("bchw,kc->bkhw", frame, colors)
     return (colors.square().sum(1)[:, None, None] - 2 * products).argmin(1)
+
+
+def transposed(before: int, after: int, stride: int, kernel: int) -> nn.Module:
+    """A transposed convolution of twice the stride, or a convolution where the grid keeps its size."""
+    if stride == 1:
+        return convolution(before, after, 1, kernel)
+    return nn.ConvTranspose2d(before, after, 2 * stride, stride=stride, padding=stride // 2)
+
+
+def upsampled(before: int, after: int, stride: int, kernel: int) -> nn.Module:
+    """Places are repeated, then convolved, over at least 3 x 3 of them; or convolved alone."""
+    if stride == 1:
+        return convolution(before, after, 1, kernel)
+    return nn.Sequential(
+        nn.Upsample(scale_factor=stride, mode="nearest"), convolution(before, after, 1, max(kernel, 3))
+    )

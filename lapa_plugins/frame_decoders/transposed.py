@@ -6,8 +6,7 @@ import dataclasses
 
 from torch import nn
 
-from lapa_plugins.encoders.strided import convolution
-from lapa_plugins.frame_decoders.mirrored import MirroredConfig, MirroredDecoder
+from lapa_plugins.frame_decoders.mirrored import MirroredConfig, MirroredDecoder, transposed
 
 
 class TransposedDecoder(MirroredDecoder):
@@ -21,7 +20,5 @@ class TransposedDecoder(MirroredDecoder):
     class Config(MirroredConfig):
         """The common options."""
 
-    def stage(self, before: int, after: int, stride: int, kernel: int) -> nn.Module:
-        if stride == 1:
-            return convolution(before, after, 1, kernel)
-        return nn.ConvTranspose2d(before, after, 2 * stride, stride=stride, padding=stride // 2)
+    def stage(self, config: Config, before: int, after: int, stride: int) -> nn.Module:
+        return transposed(before, after, stride, config.kernel)

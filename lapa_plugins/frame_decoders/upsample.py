@@ -6,8 +6,7 @@ import dataclasses
 
 from torch import nn
 
-from lapa_plugins.encoders.strided import convolution
-from lapa_plugins.frame_decoders.mirrored import MirroredConfig, MirroredDecoder
+from lapa_plugins.frame_decoders.mirrored import MirroredConfig, MirroredDecoder, upsampled
 
 
 class UpsampleDecoder(MirroredDecoder):
@@ -17,6 +16,5 @@ class UpsampleDecoder(MirroredDecoder):
     class Config(MirroredConfig):
         """The common options."""
 
-    def stage(self, before: int, after: int, stride: int, kernel: int) -> nn.Module:
-        layer = convolution(before, after, 1, max(kernel, 3) if stride > 1 else kernel)
-        return layer if stride == 1 else nn.Sequential(nn.Upsample(scale_factor=stride, mode="nearest"), layer)
+    def stage(self, config: Config, before: int, after: int, stride: int) -> nn.Module:
+        return upsampled(before, after, stride, config.kernel)

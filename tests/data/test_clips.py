@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lapa.contracts import ClipSpec
+from lapa.contracts import Clips, ClipSpec
 from lapa.data.choice import ClipChoice
 from lapa.data.clips import ClipDataset, ClipSampler
 from lapa.data.episodes import Tracks
@@ -271,3 +271,11 @@ def test_clips_that_are_not_padded_leave_short_episodes_out_and_are_all_real(tmp
     clips = ClipDataset(store, store.episodes, FrameFormat(8, 8, "grey"), ClipSpec(4))
     assert clips[range(len(clips))].frames[:, 0, 0, 0, 0].tolist() == [40, 41]
     assert clips[range(len(clips))].mask.all()
+
+
+@pytest.mark.parametrize(("share", "flipped"), [(0.0, []), (0.5, [1, 3]), (0.25, [3]), (1.0, [0, 1, 2, 3])])
+def test_a_share_of_the_clips_is_mirrored_and_the_others_are_not(share, flipped):
+    frames = torch.randint(256, (4, 2, 3, 5, 6), dtype=torch.uint8)
+    expected = frames.clone()
+    expected[flipped] = frames[flipped].flip(-1)
+    assert torch.equal(Clips(frames).mirrored(share).frames, expected)

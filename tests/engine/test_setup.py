@@ -78,3 +78,9 @@ def test_the_configuration_says_which_clips_are_trained_on(toy_store: FrameStore
     assert lengths("data.max_frames=100", "data.min_gap=6") == [6, 2]
     with pytest.raises(DataError, match=r"^data\.skip_first: "):
         lengths("data.skip_first=12")
+
+
+def test_frames_are_not_mirrored_where_actions_are_learnt_from(toy_store: FrameStore) -> None:
+    config = load_config(preset="rssm_debug", overrides=["data.mirror=0.5", "data.downsample=1"])
+    with pytest.raises(ConfigError, match=r"data\.mirror: 'rssm' learns from actions.* set it to 0$"):
+        make_datasets(config, toy_store, {"train": ["0"], "val": ["1"]})

@@ -62,6 +62,20 @@ def test_the_example_meets_the_contract(example: ModuleType, given: str) -> None
         ("tokenizer_debug", ["model.quantizer.name=residual", "model.quantizer.num_codes=16", "loss.worst=0.1"]),
         ("tokenizer_debug", ["model.frame_decoder.name=upsample", "model.frame_decoder.output=palette"]),
         ("tokenizer_debug", ["model.quantizer.name=continuous", "model.encoder.name=residual"]),
+        ("rssm_debug", []),
+        ("rssm_debug", ["model.state=grid", "model.frame_decoder.doubling=nearest", "loss.worst=0.1"]),
+        (
+            "rssm_debug",
+            [
+                "model.layer_norm=true",
+                "model.learnt_start=true",
+                "model.input_width=16",
+                "model.sampling=straight_through",
+                "model.unimix=0.01",
+                "model.reward_head=two_hot",
+                "model.ends=game",
+            ],
+        ),
     ],
     ids=str,
 )
@@ -71,7 +85,7 @@ def test_every_built_in_family_meets_the_contract(preset: str, overrides: list[s
 
 
 def test_every_built_in_family_is_checked() -> None:
-    assert registry.systems.names() == ["latent_action", "tokenizer"]
+    assert registry.systems.names() == ["latent_action", "rssm", "tokenizer"]
 
 
 def test_codes_of_one_family_are_a_track_that_another_trains_on(

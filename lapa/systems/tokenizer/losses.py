@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lapa.contracts import Progress, Quantized, Terms
-from lapa.nn.losses import stepped
+from lapa.nn.losses import stepped, worst_pixels
 from lapa.systems.tokenizer.config import LossConfig
 
 
@@ -33,9 +33,7 @@ def pixel_terms(errors: Tensor, config: LossConfig, codes: Tensor | None = None)
         weighted = errors * F.interpolate(weights, errors.shape[1:], mode="nearest")[:, 0]
     terms: Terms = {"reconstruction": (config.reconstruction, weighted.mean())}
     if config.worst:
-        pixels = errors.flatten(1)
-        count = max(1, round(config.worst_share * pixels.shape[1]))
-        terms["worst"] = (config.worst, pixels.topk(count, sorted=False).values.mean())
+        terms["worst"] = (config.worst, worst_pixels(errors, config.worst_share).mean())
     return terms
 
 

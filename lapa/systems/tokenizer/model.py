@@ -61,6 +61,7 @@ class Tokenizer(CodingSystem):
     Loss = LossConfig
     track = "tokens"
     baseline = "mean"
+    sees_target = True
     mean_frame: Tensor
 
     def __init__(self, config: ModelConfig, facts: Facts | FrameFormat) -> None:
