@@ -279,6 +279,16 @@ class Dreamer(System):
                 controller's actions, with the track ``actions``.
         """
 
+    def observe(self, state: Any, action: Tensor, frame: Tensor) -> Any:
+        """The state after a step whose frame was seen; by default that of the frame alone, as for :meth:`begin`.
+
+        Args:
+            state: before the step.
+            action: (B, ...), as for :meth:`step`.
+            frame: (B, C, H, W) uint8, prepared for the model.
+        """
+        return self.begin(Clips(frame[:, None]))
+
     @abstractmethod
     def step(self, state: Any, action: Tensor) -> tuple[Any, Imagined]:
         """The next state and what is seen of it, for actions (B, ...)."""

@@ -12,6 +12,7 @@ from lapa.evaluation.actions import ActionsEvaluator
 from lapa.evaluation.codebook import CodebookEvaluator
 from lapa.evaluation.control import ControlEvaluator
 from lapa.evaluation.drawing import DrawingEvaluator
+from lapa.evaluation.dream import DreamEvaluator
 from lapa.evaluation.elements import ElementsEvaluator
 from lapa.evaluation.evaluator import Column, Evaluator, Verdict, named
 from lapa.evaluation.events import EventsEvaluator
@@ -34,6 +35,7 @@ EVALUATORS: tuple[type[Evaluator], ...] = (
     EventsEvaluator,
     ReadingEvaluator,
     ControlEvaluator,
+    DreamEvaluator,
     ActionsEvaluator,
     SpeedEvaluator,
 )

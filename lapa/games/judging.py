@@ -55,6 +55,7 @@ def place_measures(element: str, label: str, *, column: bool = False) -> tuple[M
     return (
         Measure(one, f"{element}/{{}}within_1px", percent, summary=one, rebuilt=one),
         Measure(two, f"{element}/{{}}within_2px", percent, summary=two, column=two if column else ""),
+        Measure(f"{label} within 4 px", f"{element}/{{}}within_4px", percent),
         Measure(f"{label}, median distance", f"{element}/{{}}median_px", pixels),
         Measure(f"{label}, 95th percentile", f"{element}/{{}}p95_px", pixels),
     )
@@ -129,7 +130,7 @@ def place_metrics(
     if rows.any():
         for name, found in (("", predicted), ("copy_", copied)):
             distance = finite_or_inf(np.abs(found[element] - truth)[rows])
-            metrics |= distance_metrics(f"{element}/{name}", distance, (1, 2))
+            metrics |= distance_metrics(f"{element}/{name}", distance, (1, 2, 4))
     return metrics
 
 

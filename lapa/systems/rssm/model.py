@@ -224,7 +224,7 @@ class Rssm(Drawer, Dreamer):
         embedding: Tensor = self.embed(self.encoder(frames))
         return embedding
 
-    def observe(self, state: State, action: Tensor, embedding: Tensor) -> tuple[State, Tensor]:
+    def updated(self, state: State, action: Tensor, embedding: Tensor) -> tuple[State, Tensor]:
         """The state after an action (B,) and the frame that came of it, and the posterior's logits."""
         recurrent = self.advance(state, action)
         logits = self.posterior(torch.cat([recurrent, embedding], dim=1))
@@ -282,7 +282,7 @@ class Rssm(Drawer, Dreamer):
         state = self.first_state(len(frames))
         states, posteriors = [], []
         for action, seen in zip(actions.unbind(1), embedding.unbind(1), strict=True):
-            state, logits = self.observe(state, action, seen)
+            state, logits = self.updated(state, action, seen)
             states.append(state)
             posteriors.append(logits)
         recurrent, sample = (torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*states, strict=True))
@@ -401,18 +401,7 @@ class Rssm(Drawer, Dreamer):
 
     def draw(self, clips: Clips, codes: Tensor | None = None) -> Tensor:
         """(B, C, H, W) in [0, 1], the last frame of each clip as the posterior shows it."""
-        seen = self.inputs(clips)
-        state, _ = self.observed(seen)
-        return self.frame(state)
-
-    def observed(self, seen: Inputs) -> tuple[State, list[State]]:
-        """The state after the last frame of each sequence, and those after each."""
-        embedding = self.embedded(seen.frames.flatten(0, 1)).unflatten(0, seen.frames.shape[:2])
-        state, states = self.first_state(len(seen.frames)), []
-        for action, frame in zip(seen.actions.unbind(1), embedding.unbind(1), strict=True):
-            state, _ = self.observe(state, action, frame)
-            states.append(state)
-        return state, states
+        return self.frame(self.begin(clips))
 
     @property
     def context(self) -> int:  # type: ignore[override] # a constant elsewhere
@@ -426,7 +415,16 @@ class Rssm(Drawer, Dreamer):
 
     def begin(self, clips: Clips) -> State:
         """The state after the frames of each clip and the actions between them."""
-        state, _ = self.observed(self.inputs(clips))
+        seen = self.inputs(clips)
+        embedding = self.embedded(seen.frames.flatten(0, 1)).unflatten(0, seen.frames.shape[:2])
+        state = self.first_state(len(seen.frames))
+        for action, told in zip(seen.actions.unbind(1), embedding.unbind(1), strict=True):
+            state, _ = self.updated(state, action, told)
+        return state
+
+    def observe(self, state: State, action: Tensor, frame: Tensor) -> State:
+        """The state after an action (B,) and the frame (B, C, H, W) uint8 that came of it."""
+        state, _ = self.updated(state, action, self.embedded(to_float(frame)))
         return state
 
     def step(self, state: State, action: Tensor) -> tuple[State, Imagined]:
