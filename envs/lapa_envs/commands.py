@@ -1,4 +1,4 @@
-"""The subcommands of ``lapa`` that need environments: record, export, demo; and what they share with the live view."""
+"""The subcommands of ``lapa`` that need environments: record, export, imagine, demo; also for the live view."""
 
 from __future__ import annotations
 
@@ -196,6 +196,69 @@ def run_export(arguments: argparse.Namespace) -> None:
         to_minari(dataset, arguments.out, arguments.id)
     else:
         to_npz(dataset, arguments.out)
+
+
+def imagine(subparsers: Subparsers) -> None:
+    """``lapa imagine``."""
+    parser = command(
+        subparsers,
+        "imagine",
+        run_imagine,
+        "Play a game, let a model continue it by itself under the same actions, and show both side by side.",
+        example="lapa imagine --checkpoint checkpoints/rssm/best.pt --start tunnel --steps 200",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint_argument,
+        default=DEFAULT_CHECKPOINT,
+        metavar="FILE|NAME",
+        help="model to use: a file, or one that `lapa models` lists (default: %(default)s)",
+    )
+    parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
+    parser.add_argument(
+        "--start",
+        default="serve",
+        metavar="NAME",
+        help="where the episode begins, as for `lapa record` (default: %(default)s)",
+    )
+    parser.add_argument("--steps", type=int, default=200, help="number of imagined steps (default: %(default)s)")
+    parser.add_argument(
+        "--observed", type=int, default=16, help="real frames that the model sees first (default: %(default)s)"
+    )
+    parser.add_argument("--policy", default="scripted", metavar="POLICY", help="who plays, as for `lapa record`")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the game and the player (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("imagined.webp"),
+        help="file to write: .webp without a loss, or .mp4 (default: %(default)s)",
+    )
+
+
+def run_imagine(arguments: argparse.Namespace) -> None:
+    """Imagines."""
+    from lapa.engine.checkpoint import load_checkpoint
+    from lapa_envs.imagining import check_name, write_movie
+    from lapa_envs.imagining import imagine as continue_game
+
+    check_positive(arguments, "steps", "observed")
+    check_seed(arguments.seed)
+    check_name(arguments.out)
+    env = open_env(arguments.env)
+    try:
+        found = continue_game(
+            load_checkpoint(arguments.checkpoint, "cpu"),
+            env,
+            steps=arguments.steps,
+            start=arguments.start,
+            policy=arguments.policy,
+            seed=arguments.seed,
+            observed=arguments.observed,
+        )
+    finally:
+        env.close()
+    write_movie(found, arguments.out)
+    print(f"{len(found.real)} steps imagined, {found.psnr_db:.1f} dB: {arguments.out}")
 
 
 def demo(subparsers: Subparsers) -> None:
