@@ -61,6 +61,17 @@ class Clips:
         """(B, C, H, W) uint8, the last frame."""
         return self.frames[:, -1]
 
+    def ended(self, *, by_life: bool = True) -> Tensor | None:
+        """(B, T-1) bool, whether each step ended the game; None where the tracks do not tell.
+
+        Args:
+            by_life: a lost life is an end too, where ``lives`` is among the tracks.
+        """
+        over = self.tracks.get("terminated")
+        if over is not None and by_life and "lives" in self.tracks:
+            return over | (self.tracks["lives"].diff(dim=1) < 0)
+        return over
+
     def __len__(self) -> int:
         return len(self.frames)
 

@@ -23,6 +23,7 @@ from lapa.evaluation.elements import ElementsEvaluator
 from lapa.evaluation.evaluator import GAIN_DB, Column, Evaluator, Verdict
 from lapa.evaluation.study import Study
 from lapa.games.game import Game, State, joined_states
+from lapa.metrics.events import REWARD_EVENT, event_counts, event_metrics
 from lapa.metrics.pixels import psnr_db, squared_errors
 from lapa.report import figures
 from lapa.report.page import Page
@@ -48,9 +49,6 @@ BATCH = 16
 """Dreams that run together."""
 
 GREEN, RED, BORDER = (40, 160, 70), (200, 50, 50), 3
-
-REWARD = 0.5
-"""A reward is predicted where its size is at least this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +176,7 @@ class DreamEvaluator(Evaluator):
             errors={name: torch.stack(each, 1).numpy() for name, each in errors.items()},
             real=clips.mask[:, OBSERVED:].numpy(),
             rewards=predicted_and_true(rewards, clips.tracks.get("rewards")),
-            ends=predicted_and_true(ends, true_ends(dreamer, clips)),
+            ends=predicted_and_true(ends, clips.ended()),
             elements=elements or None,  # type: ignore[arg-type]
         )
 
@@ -353,14 +351,6 @@ def predicted_and_true(predicted: list[Tensor | None], true: Tensor | None) -> t
     return torch.stack(known, 1).numpy(), true[:, OBSERVED - 1 :].numpy()
 
 
-def true_ends(dreamer: Dreamer, clips: Clips) -> Tensor | None:
-    """(S, T) bool, whether each step ended what the system takes for an end."""
-    if "terminated" not in clips.tracks:
-        return None
-    ended = clips.tracks["terminated"]
-    return ended | (clips.tracks["lives"].diff(dim=1) < 0) if "lives" in clips.tracks else ended
-
-
 def joined_pairs(parts: list[tuple[np.ndarray, np.ndarray] | None]) -> tuple[np.ndarray, np.ndarray] | None:
     """Pairs of arrays, one after the other."""
     known = [part for part in parts if part is not None]
@@ -393,15 +383,12 @@ def window_metrics(found: Dreams, window: slice) -> dict[str, float]:
     if not real.any():
         return {}
     metrics = {f"{who}psnr_db": psnr_db(errors[:, window][real].mean()) for who, errors in found.errors.items()}
-    for name, pair, threshold in (("reward", found.rewards, REWARD), ("end", found.ends, 0.5)):
+    for name, pair, threshold in (("reward", found.rewards, REWARD_EVENT), ("end", found.ends, 0.5)):
         if pair is None:
             continue
         predicted, true = (each[:, window][real] for each in pair)
-        said, is_so = np.abs(predicted) >= threshold, true != 0
-        if is_so.any():
-            metrics[f"{name}_recall"] = float((said & is_so).sum() / is_so.sum())
-        if said.any():
-            metrics[f"{name}_precision"] = float((said & is_so).sum() / said.sum())
+        said, is_so = torch.from_numpy(np.abs(predicted) >= threshold), torch.from_numpy(true != 0)
+        metrics |= event_metrics(f"{name}_", event_counts(said, is_so))
     return metrics
 
 

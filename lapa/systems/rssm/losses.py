@@ -40,9 +40,7 @@ def loss_terms(system: Rssm, output: RssmOutput, seen: Inputs, config: LossConfi
     errors = system.frame_decoder.pixel_errors(output.outputs, seen.frames.flatten(0, 1))  # (M, H, W)
     pixels = errors.flatten(1).sum(1) if config.pixels == "sum" else errors.flatten(1).mean(1)
     dynamics, representation = balanced(system.variables, output.posterior, output.prior, config.free_nats)
-    stepped = seen.mask.clone()
-    stepped[:, 0] = False
-    steps = stepped.flatten().float()
+    steps = seen.steps.float()
     ends = F.binary_cross_entropy_with_logits(output.ended.float(), seen.ended.flatten(), reduction="none")
     terms: Terms = {
         "reconstruction": (config.reconstruction, mean(pixels)),

@@ -40,6 +40,7 @@ from lapa.contracts import (
 from lapa.data.clips import ClipDataset
 from lapa.data.frames import FrameFormat, to_float
 from lapa.errors import DataError
+from lapa.metrics.events import REWARD_EVENT, event_counts, event_metrics
 from lapa.metrics.pixels import psnr_db, squared_errors
 from lapa.nn.recurrent import GruCell, NormGruCell
 from lapa.nn.two_hot import two_hot_mean
@@ -47,7 +48,6 @@ from lapa.sections import build, build_encoder
 from lapa.systems.rssm.config import LossConfig, ModelConfig
 from lapa.systems.rssm.latent import Categoricals
 from lapa.systems.rssm.losses import REWARD_LIMIT, loss_terms
-from lapa.systems.rssm.readings import event_counts, event_metrics
 
 LITTLE_NATS = 1.0
 """With a divergence below this the state says nothing of the frame."""
@@ -113,6 +113,13 @@ class Inputs(NamedTuple):
     rewards: Tensor
     ended: Tensor
     mask: Tensor
+
+    @property
+    def steps(self) -> Tensor:
+        """(B * T,) bool, the real frames that a step led to: the first of a sequence has neither reward nor end."""
+        led_to = self.mask.clone()
+        led_to[:, 0] = False
+        return led_to.flatten()
 
 
 class Rssm(Drawer, Dreamer):
@@ -264,9 +271,9 @@ class Rssm(Drawer, Dreamer):
     def inputs(self, clips: Clips) -> Inputs:
         actions = clips.tracks["actions"]
         rewards = clips.tracks.get("rewards", torch.zeros_like(actions)).float()
-        ended = clips.tracks.get("terminated", torch.zeros_like(actions, dtype=torch.bool))
-        if self.config.ends == "life" and "lives" in clips.tracks:
-            ended = ended | (clips.tracks["lives"].diff(dim=1) < 0)
+        ended = clips.ended(by_life=self.config.ends == "life")
+        if ended is None:
+            ended = torch.zeros_like(actions, dtype=torch.bool)
         return Inputs(
             frames=to_float(clips.frames),
             actions=F.pad(actions, (1, 0), value=-1),
@@ -332,9 +339,12 @@ class Rssm(Drawer, Dreamer):
         }
         if not self.training:
             means["mean_mse"] = error(self.mean_frame.expand_as(frames))
+        steps = seen.steps
+        rewarded = self.predicted_reward(output.reward).abs() >= REWARD_EVENT
         counts = {
             "classes": self.variables.used(output.sample[seen.mask.flatten()]),
-            **event_counts(self.predicted_reward(output.reward), output.ended, seen),
+            "reward": event_counts(rewarded[steps], seen.rewards.flatten()[steps] != 0),
+            "end": event_counts(output.ended[steps] > 0, seen.ended.flatten()[steps] > 0),
         }
         return Readings(means, counts)
 
@@ -356,7 +366,10 @@ class Rssm(Drawer, Dreamer):
             means[f"recon/{name.removesuffix('mse')}psnr_db"] = psnr_db(error)
         if (used := counts.get("classes")) is not None:
             means["latent/classes_used"] = float((used > 0).sum())
-        return super().metrics(stage, means | event_metrics(counts), counts)
+        for event in ("reward", "end"):
+            if event in counts:
+                means |= event_metrics(f"{event}/", counts[event])
+        return super().metrics(stage, means, counts)
 
     def pictures(self, output: RssmOutput, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """The last frame of each sequence, what the posterior makes of it, and what the prior expected."""

@@ -20,7 +20,6 @@ from lapa.engine.training import train
 from lapa.errors import DataError
 from lapa.nn.losses import weighted_sum
 from lapa.systems.rssm.model import Inputs, Rssm
-from lapa.systems.rssm.readings import event_counts, event_metrics
 from lapa.testing import toy_store
 
 SIZE = (40, 32)
@@ -181,23 +180,11 @@ def test_recordings_without_actions_are_refused() -> None:
         Rssm(load_config("rssm_debug").model, FrameFormat(*SIZE))
 
 
-def test_events_are_counted_by_recall_and_precision() -> None:
-    mask = torch.tensor([[True, True, True, True, True, False]])
-    rewards = torch.tensor([[9.0, 1, 0, 4, 0, 1]])
-    ended = torch.tensor([[1.0, 0, 0, 1, 0, 1]])
-    seen = Inputs(torch.zeros(1, 6, 1, 8, 8), torch.zeros(1, 6, dtype=torch.long), rewards, ended, mask)
-    counts = event_counts(torch.tensor([0, 0.9, 0.7, 0.2, 0.1, 5]), torch.tensor([9.0, -1, 1, 2, -3, 4]), seen)
-    assert {name: each.tolist() for name, each in counts.items()} == {
-        "reward_events": [1, 1, 1],
-        "end_events": [1, 1, 0],
-    }
-    assert event_metrics(counts) == {
-        "reward/recall": 0.5,
-        "reward/precision": 0.5,
-        "end/recall": 1.0,
-        "end/precision": 0.5,
-    }
-    assert event_metrics({"reward_events": torch.zeros(3, dtype=torch.long)}) == {}
+def test_the_steps_of_a_sequence_are_those_that_led_to_a_real_frame() -> None:
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    zeros = torch.zeros(2, 3)
+    seen = Inputs(torch.zeros(2, 3, 1, 8, 8), zeros.long(), zeros, zeros, mask)
+    assert seen.steps.tolist() == [False, True, True, False, True, False]
 
 
 def trained(store: FrameStore, folder: Path, *overrides: str) -> tuple[dict[str, float], list[str]]:
