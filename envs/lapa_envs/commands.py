@@ -162,10 +162,17 @@ def export(subparsers: Subparsers) -> None:
         help="file that `lapa extract` wrote (default: %(default)s)",
     )
     parser.add_argument(
+        "--data",
+        type=Path,
+        help="for --to npz, a recording in place of a dataset: files of obs, actions, rewards and episode_starts, as "
+        "`lapa import` reads them",
+    )
+    parser.add_argument(
         "--to",
         choices=("minari", "npz", "onnx"),
         required=True,
-        help="minari: lossless HDF5 with the latent action as the action; npz: one file per episode; onnx: the model "
+        help="minari: lossless HDF5 with the latent action as the action; npz: one file per episode, or with --data "
+        "transitions_*.npz of the recording; onnx: the model "
         "itself, encoder.onnx (frames to codes) and decoder.onnx (frame and codes to the next frame, or "
         "tokens to the frame)",
     )
@@ -182,6 +189,9 @@ def export(subparsers: Subparsers) -> None:
 
 def run_export(arguments: argparse.Namespace) -> None:
     """Exports."""
+    if arguments.data is not None:
+        export_transitions(arguments)
+        return
     if arguments.to == "onnx":
         from lapa.engine.checkpoint import load_checkpoint
         from lapa.inference.onnx import to_onnx
@@ -196,6 +206,23 @@ def run_export(arguments: argparse.Namespace) -> None:
         to_minari(dataset, arguments.out, arguments.id)
     else:
         to_npz(dataset, arguments.out)
+
+
+def export_transitions(arguments: argparse.Namespace) -> None:
+    """Writes a recording as transitions.
+
+    Raises:
+        UsageError: another format is asked for.
+    """
+    from lapa.data.packing import open_store
+    from lapa.data.transitions import write_transitions
+
+    if arguments.to != "npz":
+        raise UsageError(
+            f"--data {arguments.data}: only --to npz writes a recording; leave it out for --to {arguments.to}"
+        )
+    written = write_transitions(open_store(arguments.data), arguments.out)
+    print(f"exported {len(written)} files of transitions into {arguments.out}")
 
 
 def imagine(subparsers: Subparsers) -> None:

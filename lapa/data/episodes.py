@@ -10,6 +10,7 @@ it has
     truncated   (T,) bool
     lives       (T+1,) int64
     ram         (T+1, bytes) uint8
+    fields      (T+1, F) float64  numbers that another recorder kept; ``meta`` has their names
     meta        () str          JSON: environment id, frameskip, action meanings, policy, seed
 
 Two more tracks are made by models and kept in datasets: ``codes``, a grid for each step, and ``tokens``, a grid for
@@ -31,7 +32,7 @@ from lapa.data.files import DAMAGED_NPZ
 from lapa.errors import DataError
 
 PER_STEP = ("actions", "rewards", "terminated", "truncated", "codes")
-PER_FRAME = ("lives", "ram", "tokens")
+PER_FRAME = ("lives", "ram", "fields", "tokens")
 TRACKS: dict[str, type[np.generic]] = {
     "actions": np.int64,
     "rewards": np.float32,
@@ -40,6 +41,7 @@ TRACKS: dict[str, type[np.generic]] = {
     "codes": np.int64,
     "lives": np.int64,
     "ram": np.uint8,
+    "fields": np.float32,
     "tokens": np.int64,
 }
 """Each track's type in a batch."""

@@ -20,6 +20,7 @@ from lapa.data.sources import Source, SourceEpisode
 from lapa.data.store import FrameStore, store_writer
 from lapa.data.store_set import STORE_FOLDER as STORE_FOLDER
 from lapa.data.store_set import StoreSet
+from lapa.data.transitions import Transitions, holds_transitions
 from lapa.errors import DataError
 from lapa.progress import notify as print_line
 from lapa.progress import progress_bar
@@ -132,6 +133,8 @@ def find_source(root: Path, path: Path | None = None, reading: Fitting | None = 
     Raises:
         DataError: there are none, or reading them needs a package that is not installed.
     """
+    if holds_transitions(root):
+        return Transitions(root)
     if not is_media_source(root):
         return Recording(root)
     media = Media(root, reading or Fitting())

@@ -283,8 +283,9 @@ class DreamEvaluator(Evaluator):
         device = next(dreamer.parameters()).device
         seen = until(clips, OBSERVED).to(device)
         state = dreamer.begin(seen)
-        drawn = self.study.drawer.draw(seen).cpu() if self.study.drawer else to_float(clips.frames[:, OBSERVED - 1])
-        columns = [self._cells(to_float(clips.frames[:, OBSERVED - 1]), drawn, GREEN)]
+        last = to_float(clips.frames[:, OBSERVED - 1])
+        drawn = self.study.drawer.draw(seen).cpu() if self.study.drawer and self.study.rebuilds else last
+        columns = [self._cells(last, drawn, GREEN)]
         for step in range(STEPS):
             state, imagined = dreamer.step(state, clips.tracks["actions"][:, OBSERVED - 1 + step].to(device))
             if step + 1 in SHOWN:

@@ -1,4 +1,4 @@
-"""A model with codes as two ONNX files, which run without PyTorch and without lapa.
+"""A model as ONNX files, which run without PyTorch and without lapa.
 
 Of a latent action model:
 
@@ -11,6 +11,13 @@ Of a tokenizer:
     encoder.onnx    frames: (B, H, W, 3) uint8 RGB as recorded -> tokens: (B, h, w * n) int64
     decoder.onnx    tokens -> frame: (B, C, H', W') float32 in [0, 1], the frame as the model predicts it
 
+Of a recurrent world model, whose state is several tensors (of ``rssm``: recurrent, stochastic):
+
+    begin.onnx      frames: (B, H, W, 3) uint8 RGB as recorded -> the state after one frame
+    observe.onnx    state, action: (B,) int64, frames -> the state after a step whose frame was seen
+    step.onnx       state, action -> the state after a step without a frame; frame: (B, C, H', W') float32 in [0, 1];
+                    reward, ended: (B,) float32, how likely the episode ends here
+
 H W recorded frame, C H' W' prepared frame, h w latent grid, n codes a place; B is free.
 """
 
@@ -22,12 +29,12 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lapa.contracts import Coder, Drawer, Dreamer, System
+from lapa.contracts import Clips, Coder, Drawer, Dreamer, System
 from lapa.data.files import atomic_file
 from lapa.data.frames import prepare_together, to_float
 from lapa.engine.checkpoint import Checkpoint
@@ -108,27 +115,70 @@ class DecoderGraph(nn.Module):
         return self.model.step(frame, codes)[1].frame
 
 
+class BeginGraph(nn.Module):
+    """From a recorded frame to the state after it."""
+
+    def __init__(self, model: Dreamer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """(B, H, W, 3) uint8 -> the tensors of a state."""
+        seen = prepare_together(frames, self.model.format)
+        none = torch.zeros(frames.shape[0], 0, dtype=torch.int64, device=frames.device)
+        return tuple(self.model.begin(Clips(seen[:, None], {"actions": none})))
+
+
+class ObserveGraph(nn.Module):
+    """From a state, an action and the recorded frame that came of it to the next state."""
+
+    def __init__(self, model: Dreamer, state: type[Any]) -> None:
+        super().__init__()
+        self.model, self.state = model, state
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The tensors of a state, (B,) int64 and (B, H, W, 3) uint8 -> the tensors of the next state."""
+        *state, action, frames = given
+        return tuple(self.model.observe(self.state(*state), action, prepare_together(frames, self.model.format)))
+
+
+class StepGraph(nn.Module):
+    """From a state and an action to the next state and what it shows."""
+
+    def __init__(self, model: Dreamer, state: type[Any]) -> None:
+        super().__init__()
+        self.model, self.state = model, state
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The tensors of a state and (B,) int64 -> those of the next state, and of an :class:`Imagined`."""
+        *state, action = given
+        after, imagined = self.model.step(self.state(*state), action)
+        shown = [part for part in (imagined.frame, imagined.reward, imagined.ended) if part is not None]
+        return (*after, *shown)
+
+
 def to_onnx(checkpoint: Checkpoint, out: Path, *, notify: Callable[[str], None] = print_line) -> list[Path]:
-    """Writes ``encoder.onnx`` and ``decoder.onnx`` to the folder ``out``, each whole or not at all.
+    """Writes the model's graphs into the folder ``out``, each whole or not at all.
 
     Raises:
         ConfigError: the packages that write them are not installed.
-        DataError: the model is no latent action model or tokenizer with codes.
+        DataError: the model is none that can be taken apart so.
     """
     check_packages()
     model = checkpoint.model.cpu().eval()
     check_codes(model, checkpoint.path)
     graphs = graphs_of(model, checkpoint.path)
     out.mkdir(parents=True, exist_ok=True)
-    paths = [out / "encoder.onnx", out / "decoder.onnx"]
-    for graph, path in zip(graphs, paths, strict=True):
-        write(graph, path)
-        notify(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    paths = []
+    for name, graph in graphs.items():
+        paths.append(out / f"{name}.onnx")
+        write(graph, paths[-1])
+        notify(f"wrote {paths[-1]} ({paths[-1].stat().st_size / 1e6:.1f} MB)")
     return paths
 
 
-def graphs_of(model: System, path: Path | str) -> tuple[Graph, Graph]:
-    """The encoder and the decoder to write.
+def graphs_of(model: System, path: Path | str) -> dict[str, Graph]:
+    """What to write, by the names of the files.
 
     Raises:
         DataError: the model cannot be taken apart so.
@@ -139,17 +189,38 @@ def graphs_of(model: System, path: Path | str) -> tuple[Graph, Graph]:
         pair = recorded, recorded.flip(0)
         encoder: EncoderGraph = PairGraph(model)
         codes, frame = encoder(*pair)
-        return (
-            Graph(encoder, pair, ("current", "next"), ("codes", "frame")),
-            Graph(DecoderGraph(model), (frame, codes), ("frame", "codes"), ("next_frame",)),
-        )
+        return {
+            "encoder": Graph(encoder, pair, ("current", "next"), ("codes", "frame")),
+            "decoder": Graph(DecoderGraph(model), (frame, codes), ("frame", "codes"), ("next_frame",)),
+        }
     if isinstance(model, Coder) and isinstance(model, Drawer) and model.track == "tokens":
         encoder = TokensGraph(model)
-        return (
-            Graph(encoder, (recorded,), ("frames",), ("tokens",)),
-            Graph(FrameGraph(model), (encoder(recorded),), ("tokens",), ("frame",)),
-        )
-    raise DataError(f"{path}: a {type(model).__name__} cannot be exported; name a latent action model or a tokenizer")
+        return {
+            "encoder": Graph(encoder, (recorded,), ("frames",), ("tokens",)),
+            "decoder": Graph(FrameGraph(model), (encoder(recorded),), ("tokens",), ("frame",)),
+        }
+    if isinstance(model, Dreamer) and model.actions.kind == "actions":
+        return recurrent_graphs(model, recorded)
+    raise DataError(f"{path}: a {type(model).__name__} cannot be exported; name a checkpoint of another system")
+
+
+@torch.no_grad()
+def recurrent_graphs(model: Dreamer, recorded: Tensor) -> dict[str, Graph]:
+    """Those of a system that continues a game under actions, and whose state is a named tuple of tensors."""
+    begin = BeginGraph(model)
+    clips = Clips(prepare_together(recorded, model.format)[:, None], {"actions": torch.zeros(2, 0, dtype=torch.int64)})
+    state = model.begin(clips)
+    fields, action = type(state)._fields, torch.tensor([0, model.actions.count - 1])
+    after = tuple(f"next_{field}" for field in fields)
+    _, imagined = model.step(state, action)
+    shown = [name for name in ("frame", "reward", "ended") if getattr(imagined, name) is not None]
+    return {
+        "begin": Graph(begin, (recorded,), ("frames",), fields),
+        "observe": Graph(
+            ObserveGraph(model, type(state)), (*state, action, recorded), (*fields, "action", "frames"), after
+        ),
+        "step": Graph(StepGraph(model, type(state)), (*state, action), (*fields, "action"), (*after, *shown)),
+    }
 
 
 @torch.no_grad()
@@ -158,9 +229,11 @@ def write(graph: Graph, path: Path) -> None:
     import onnx
 
     batch = torch.export.Dim("B")
+    shapes = tuple({0: batch} for _ in graph.inputs)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for library in ("torch.onnx", "onnxscript"):
+            logging.getLogger(library).setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph.module.eval(),
             graph.inputs,
@@ -169,7 +242,8 @@ def write(graph: Graph, path: Path) -> None:
             opset_version=OPSET,
             input_names=list(graph.names),
             output_names=list(graph.outputs),
-            dynamic_shapes=tuple({0: batch} for _ in graph.inputs),
+            # Of a forward pass that takes any number of tensors, these are one argument.
+            dynamic_shapes=(shapes,) if isinstance(graph.module, (ObserveGraph, StepGraph)) else shapes,
             verbose=False,
         )
         assert program is not None

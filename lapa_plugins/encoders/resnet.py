@@ -22,7 +22,6 @@ class ResnetEncoder(StridedEncoder):
     class Config(StridedEncoder.Config):
         """The options of ``strided``."""
 
-        channels: tuple[int, ...] = (32, 64, 128, 256)
         num_blocks: int = 1
 
     def make_layers(self, config: StridedConfig, before: int, latent_dim: int) -> Iterator[nn.Module]:

@@ -61,7 +61,7 @@ NEED_TRUTH = {
         for who in ("", "copy_")
         for what in ("drawn", "within_2px", "within_4px", "false", "extra")
     ),
-    *(f"elements/paddle/{who}within_{pixels}px" for who in ("", "copy_") for pixels in (1, 2)),
+    *(f"elements/paddle/{who}within_{pixels}px" for who in ("", "copy_") for pixels in (1, 2, 4)),
     *(
         f"elements/{what}/{who}{which}accuracy"
         for what in ("bricks", "score", "lives")

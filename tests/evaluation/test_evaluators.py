@@ -177,7 +177,7 @@ def test_each_group_of_metrics_has_one_evaluator() -> None:
     assert len(set(groups)) == len(groups)
     assert {kind.__module__ for kind in EVALUATORS} == {f"lapa.evaluation.{name}" for name in (
         "drawing", "rebuilding", "recordings", "elements", "stages", "codebook", "events", "reading", "control",
-        "actions", "speed",
+        "dream", "actions", "speed",
     )}  # fmt: skip
     for kind in EVALUATORS:
         assert [c for c in kind.columns() if not c.metric.startswith(f"{kind.group}/")] == []

@@ -241,7 +241,7 @@ def test_the_report_speaks_of_frames_and_never_of_copying(
         *("codes.png", "code_map.png", "codes_nearest.png"),
     }
     assert set(json.loads((tmp_path / "metrics.json").read_text())["splits"]) == {"train", "val", "test"}
-    assert [kind.group for kind in EVALUATORS if not kind.applies(judged.study)] == ["recon", "recordings"]
+    assert [kind.group for kind in EVALUATORS if not kind.applies(judged.study)] == ["recon", "recordings", "dream"]
 
 
 def test_the_frame_shown_is_the_one_that_is_named(judged: Evaluation, toys: FrameStore) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from helpers import run_lapa
 from lapa.config import load_config
-from lapa.contracts import Clips
+from lapa.contracts import Clips, Facts
 from lapa.data.frames import FrameFormat, prepare
 from lapa.data.store import FrameStore
 from lapa.engine.checkpoint import Checkpoint, load_checkpoint
@@ -23,6 +23,7 @@ from lapa.inference import onnx as module
 from lapa.inference.labelling import Labeller
 from lapa.inference.onnx import to_onnx
 from lapa.systems.latent_action.model import LatentActionModel
+from lapa.systems.rssm.model import Rssm
 from lapa_plugins.quantizers.residual import ResidualQuantizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -135,3 +136,36 @@ def test_what_is_missing_is_named(checkpoint: Checkpoint, tmp_path: Path, monkey
     with pytest.raises(DataError, match="continuous"):
         to_onnx(dataclasses.replace(checkpoint), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("state", ["vector", "grid"])
+def test_a_recurrent_world_model_goes_on_in_the_files_as_in_lapa(
+    frames: np.ndarray, tmp_path: Path, state: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config("rssm_debug", overrides=[f"model.state={state}", "model.reward_head=two_hot"])
+    torch.manual_seed(0)
+    model = Rssm(config.model, Facts(FrameFormat(210, 160, "grey", 5), num_actions=4)).eval().requires_grad_(False)
+    untrained = Checkpoint(model, config, split={}, step=0, metrics={}, digest="", path=tmp_path)
+    begin, observe, step = to_onnx(untrained, tmp_path, notify=lambda _: None)
+    assert [path.name for path in (begin, observe, step)] == ["begin.onnx", "observe.onnx", "step.onnx"]
+    assert "Skipping" not in "".join(capfd.readouterr())
+    seen = torch.from_numpy(frames[:9].reshape(3, 3, *frames.shape[1:]))  # three frames of three games
+    prepared = torch.stack([prepare(part, model.format) for part in seen])
+    actions = torch.tensor([[0, 1, 3, 2], [1, 1, 1, 1], [3, 2, 0, 0]])
+    ours = model.begin(Clips(prepared, {"actions": actions[:, :2]}))
+    theirs = run(begin, frames=seen[:, 0].numpy())
+    for number in (1, 2):
+        given = {"recurrent": theirs[0], "stochastic": theirs[1], "frames": seen[:, number].numpy()}
+        theirs = run(observe, action=actions[:, number - 1].numpy(), **given)
+    for number in (2, 3):
+        ours, imagined = model.step(ours, actions[:, number])
+        *theirs, frame, reward, ended = run(
+            step, recurrent=theirs[0], stochastic=theirs[1], action=actions[:, number].numpy()
+        )
+        assert np.array_equal(theirs[1], ours.stochastic.numpy())
+        assert imagined.reward is not None
+        assert imagined.ended is not None
+        shown = (imagined.frame, imagined.reward, imagined.ended)
+        pairs = zip((theirs[0], frame, reward, ended), (ours.recurrent, *shown), strict=True)
+        for found, expected in pairs:
+            assert np.allclose(found, expected.numpy(), atol=1e-4)

@@ -20,8 +20,9 @@ from lapa.engine.checkpoint import load_checkpoint, read_state
 SETTINGS: dict[str, list[str]] = {
     "latent_action": ["--preset", "debug"],
     "tokenizer": ["--preset", "tokenizer_debug"],
+    "rssm": ["--preset", "rssm_debug", "loss.reward=0", "loss.ends=0"],
 }
-"""Of each family: the smallest that trains in seconds."""
+"""Of each family: the smallest that trains in seconds, on frames and actions alone."""
 STEPS = 8
 
 

@@ -18,6 +18,7 @@ SHORTER = {
     "training.max_minutes=6": "training.steps=25",
     "--preset laptop": "--preset debug",
     "--preset tokenizer_breakout": "--preset tokenizer_debug",
+    "--preset rssm": "--preset rssm_debug",
     "--episodes 32": "--episodes 4 --max-steps 40",
     "--steps 200": "--steps 5",
     "name=ema,fsq model.conditioner.name=film,cross_attention": "name=ema,fsq training.steps=2",

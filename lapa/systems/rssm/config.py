@@ -41,9 +41,7 @@ class ModelConfig:
     sequence: int = 15
     latent_dim: int = 256
     encoder: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "resnet"})
-    frame_decoder: dict[str, Any] = dataclasses.field(
-        default_factory=lambda: {"name": "resnet", "channels": [256, 128, 64, 32]}
-    )
+    frame_decoder: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "resnet"})
     state: Literal["vector", "grid"] = "vector"
     embedding: int = 512
     hidden: int = 512

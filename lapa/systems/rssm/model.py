@@ -430,7 +430,7 @@ class Rssm(Drawer, Dreamer):
         """The state after the frames of each clip and the actions between them."""
         seen = self.inputs(clips)
         embedding = self.embedded(seen.frames.flatten(0, 1)).unflatten(0, seen.frames.shape[:2])
-        state = self.first_state(len(seen.frames))
+        state = self.first_state(seen.frames.shape[0])
         for action, told in zip(seen.actions.unbind(1), embedding.unbind(1), strict=True):
             state, _ = self.updated(state, action, told)
         return state
