@@ -66,7 +66,12 @@ def toy_store(path: Path, episodes: int = 5, steps: int = 16, seed: int = 0) -> 
                 truncated=np.zeros(steps, dtype=bool),
                 lives=np.full(steps + 1, 3),
                 ram=np.array(places, dtype=np.uint8),
-                meta={"env_id": "Toy-v0", "action_meanings": ["STAY", "RIGHT", "LEFT", "DOWN", "UP"]},
+                fields=np.array(places, dtype=np.float64),
+                meta={
+                    "env_id": "Toy-v0",
+                    "fields": ["row", "column"],
+                    "action_meanings": ["STAY", "RIGHT", "LEFT", "DOWN", "UP"],
+                },
             )
             writer.add(str(number), np.arange(steps + 1), tracks, map(_picture, places))
             codes += [[[action]] for action in actions]

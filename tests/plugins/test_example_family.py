@@ -210,7 +210,7 @@ def test_the_toy_store_has_every_track(tmp_path: Path) -> None:
     store = testing.toy_store(tmp_path / "toy.lapa", episodes=3, steps=6)
     episode = store.episodes[1]
     assert set(episode.tracks) == {
-        "actions", "rewards", "terminated", "truncated", "codes", "lives", "ram", "tokens"
+        "actions", "rewards", "terminated", "truncated", "codes", "lives", "ram", "fields", "tokens"
     }  # fmt: skip
     assert np.array_equal(episode.tracks["codes"][:, 0, 0], episode.tracks["actions"])
     assert len(episode.tracks["tokens"]) == episode.count == 7
