@@ -7,7 +7,14 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lapa.commands.options import DEFAULT_CHECKPOINT, DEFAULT_DATASET, Subparsers, checkpoint_argument, command
+from lapa.commands.options import (
+    DEFAULT_CHECKPOINT,
+    DEFAULT_DATASET,
+    Subparsers,
+    add_checkpoint,
+    checkpoint_argument,
+    command,
+)
 from lapa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -234,13 +241,7 @@ def imagine(subparsers: Subparsers) -> None:
         "Play a game, let a model continue it by itself under the same actions, and show both side by side.",
         example="lapa imagine --checkpoint checkpoints/rssm/best.pt --start tunnel --steps 200",
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=checkpoint_argument,
-        default=DEFAULT_CHECKPOINT,
-        metavar="FILE|NAME",
-        help="model to use: a file, or one that `lapa models` lists (default: %(default)s)",
-    )
+    add_checkpoint(parser)
     parser.add_argument("--env", default="ALE/Breakout-v5", help="environment id (default: %(default)s)")
     parser.add_argument(
         "--start",

@@ -81,13 +81,7 @@ def command(
 def add_data_options(parser: argparse.ArgumentParser, *, checkpoint: bool = True) -> None:
     """Options of the commands that read recordings, and perhaps a checkpoint."""
     if checkpoint:
-        parser.add_argument(
-            "--checkpoint",
-            type=checkpoint_argument,
-            default=DEFAULT_CHECKPOINT,
-            metavar="FILE|NAME",
-            help="model to use: a file, or one that `lapa models` lists (default: %(default)s)",
-        )
+        add_checkpoint(parser)
     parser.add_argument(
         "--data",
         type=Path,
@@ -97,6 +91,17 @@ def add_data_options(parser: argparse.ArgumentParser, *, checkpoint: bool = True
     parser.add_argument("--store", type=Path, help="packed store (default: inside the data folder)")
     parser.add_argument("--device", default="auto", help="such as cpu or cuda (default: %(default)s)")
     add_strict(parser)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The option that names a model."""
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint_argument,
+        default=DEFAULT_CHECKPOINT,
+        metavar="FILE|NAME",
+        help="model to use: a file, or one that `lapa models` lists (default: %(default)s)",
+    )
 
 
 def checkpoint_argument(text: str) -> str:

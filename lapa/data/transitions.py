@@ -98,7 +98,9 @@ class Transitions(Source):
     def _arrays(self, path: Path) -> dict[str, np.ndarray]:
         """All arrays of a file; those of the last one are kept, for several episodes are in it."""
         if self._last is None or self._last[0] != path:
-            self._last = (path, read_arrays(path))
+            arrays = read_arrays(path)
+            check_lengths(arrays, path)
+            self._last = (path, arrays)
         return self._last[1]
 
 
@@ -121,18 +123,32 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_arrays(path: Path) -> np.ndarray:
-    """``episode_starts`` of a file, (N,) bool, whose other arrays are as long.
+    """``episode_starts`` of a file, (N,) bool; the frames, which take long to unpack, are not read.
 
     Raises:
         DataError: it is damaged, empty, or lacks an array.
     """
-    arrays = read_arrays(path)
-    if missing := [name for name in NEEDED if name not in arrays]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            missing = [name for name in NEEDED if name not in stored.files]
+            small = {} if missing else {name: stored[name] for name in NEEDED if name != "obs"}
+    except DAMAGED_NPZ as error:
+        raise DataError(f"{path}: cannot be read ({error}); replace or delete it") from None
+    if missing:
         raise DataError(f"{path}: has no array '{missing[0]}'; transitions need {', '.join(NEEDED)}")
-    lengths = {name: len(arrays[name]) for name in NEEDED}
-    if len(set(lengths.values())) > 1 or not lengths["obs"]:
+    check_lengths(small, path)
+    return small["episode_starts"].astype(bool).ravel()
+
+
+def check_lengths(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Checks that arrays have one row for each transition.
+
+    Raises:
+        DataError: they have not, or there is none.
+    """
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items() if name in NEEDED}
+    if len(set(lengths.values())) > 1 or not min(lengths.values()):
         raise DataError(f"{path}: arrays must have one row for each transition, not {lengths}")
-    return arrays["episode_starts"].astype(bool).ravel()
 
 
 def as_frames(obs: np.ndarray, path: Path) -> np.ndarray:

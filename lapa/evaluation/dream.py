@@ -90,7 +90,7 @@ class DreamEvaluator(Evaluator):
     @classmethod
     def applies(cls, study: Study) -> bool:
         """It needs a system that continues a game under the controller's actions."""
-        return isinstance(study.system, Dreamer) and not study.coder and study.system.actions.kind == "actions"
+        return study.player is not None
 
     @classmethod
     def skip(cls, study: Study) -> str | None:
@@ -101,8 +101,8 @@ class DreamEvaluator(Evaluator):
 
     @property
     def _dreamer(self) -> Dreamer:
-        assert isinstance(self.study.system, Dreamer)
-        return self.study.system
+        assert self.study.player is not None
+        return self.study.player
 
     @property
     def _game(self) -> Game | None:

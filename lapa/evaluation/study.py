@@ -162,6 +162,13 @@ class Study:
             return self.system
         return None
 
+    @property
+    def player(self) -> Dreamer | None:
+        """The system, if it continues a game under the controller's actions."""
+        if isinstance(self.system, Dreamer) and not isinstance(self.system, Coder):
+            return self.system if self.system.actions.kind == "actions" else None
+        return None
+
     def without_codes(self) -> str | None:
         """Why there are no codes, or None."""
         if not isinstance(self.system, Coder):

@@ -199,17 +199,19 @@ def graphs_of(model: System, path: Path | str) -> dict[str, Graph]:
             "encoder": Graph(encoder, (recorded,), ("frames",), ("tokens",)),
             "decoder": Graph(FrameGraph(model), (encoder(recorded),), ("tokens",), ("frame",)),
         }
-    if isinstance(model, Dreamer) and model.actions.kind == "actions":
-        return recurrent_graphs(model, recorded)
+    if isinstance(model, Dreamer) and model.actions.kind == "actions" and (graphs := recurrent_graphs(model, recorded)):
+        return graphs
     raise DataError(f"{path}: a {type(model).__name__} cannot be exported; name a checkpoint of another system")
 
 
 @torch.no_grad()
 def recurrent_graphs(model: Dreamer, recorded: Tensor) -> dict[str, Graph]:
-    """Those of a system that continues a game under actions, and whose state is a named tuple of tensors."""
+    """Those of a system that continues a game under actions; none unless its state is a named tuple of tensors."""
     begin = BeginGraph(model)
     clips = Clips(prepare_together(recorded, model.format)[:, None], {"actions": torch.zeros(2, 0, dtype=torch.int64)})
     state = model.begin(clips)
+    if not hasattr(state, "_fields"):
+        return {}
     fields, action = type(state)._fields, torch.tensor([0, model.actions.count - 1])
     after = tuple(f"next_{field}" for field in fields)
     _, imagined = model.step(state, action)

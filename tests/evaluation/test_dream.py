@@ -67,7 +67,8 @@ class Knows(Dreamer):
         return ActionSpec("actions", len(MOVES))
 
     def begin(self, clips: Clips) -> Seen:
-        assert clips.frames.shape[1] - clips.tracks["actions"].shape[1] == 1 if "actions" in clips.tracks else True
+        if "actions" in clips.tracks:  # those between the frames
+            assert clips.tracks["actions"].shape[1] == clips.frames.shape[1] - 1
         return Seen(to_float(clips.next))
 
     def step(self, state: Seen, action: Tensor) -> tuple[Seen, Imagined]:
@@ -151,6 +152,17 @@ def test_the_recurrent_world_model_gets_its_section_and_pictures(
     assert "imagined, steps 1 to 16" in {row[0] for row in summary_rows(found.metrics)}
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"]["dream/psnr_db/t1"] > 0
     assert not any("imagined" in sentence for sentence in found.left_out)
+
+
+def test_a_model_of_latent_actions_is_judged_without_it_also_where_its_latent_is_continuous(
+    store: FrameStore, tmp_path: Path
+) -> None:
+    for quantizer in ("continuous", "ema"):
+        overrides = ["data.downsample=1", "training.steps=2", f"training.out={tmp_path / quantizer}"]
+        config = load_config("debug", overrides=[*overrides, f"model.quantizer.name={quantizer}"])
+        found = evaluate(load_checkpoint(train(config, store, QUIET).best, "cpu"), store, notify=QUIET)
+        assert not any(name.startswith("dream/") for name in found.metrics)
+        assert found.metrics["recon/psnr_db"] > 0
 
 
 def test_a_part_of_a_clip_has_the_tracks_of_its_steps() -> None:

@@ -169,3 +169,18 @@ def test_a_recurrent_world_model_goes_on_in_the_files_as_in_lapa(
         pairs = zip((theirs[0], frame, reward, ended), (ours.recurrent, *shown), strict=True)
         for found, expected in pairs:
             assert np.allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_a_state_that_is_no_named_tuple_cannot_be_written_and_that_is_said_in_one_line(tmp_path: Path) -> None:
+    class Plain(Rssm):
+        """A recurrent world model whose state is a plain tuple."""
+
+        def begin(self, clips: Clips) -> Any:
+            return tuple(super().begin(clips))
+
+    config = load_config("rssm_debug")
+    model = Plain(config.model, Facts(FrameFormat(210, 160, "grey", 5), num_actions=4)).eval()
+    untrained = Checkpoint(model, config, split={}, step=0, metrics={}, digest="", path=tmp_path / "run.pt")
+    with pytest.raises(DataError, match=r"run\.pt: a Plain cannot be exported; name a checkpoint of another system$"):
+        to_onnx(untrained, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -49,7 +49,8 @@ class Categoricals:
     def sample(self, logits: Tensor) -> Tensor:
         """A sample (B, N * K, h, w) of one-hot vectors, through which gradients reach the logits."""
         logarithms = self.log_probabilities(logits)
-        noise = -torch.empty_like(logarithms).exponential_().log()  # Gumbel noise: the largest sum is a fair sample
+        # Gumbel noise: the largest sum is a fair sample. A draw of exactly 0 would be infinite.
+        noise = -torch.empty_like(logarithms).exponential_().clamp_(min=1e-20).log()
         noisy = logarithms + noise
         soft = (noisy / self.temperature).softmax(2) if self.sampling == "gumbel_softmax" else logarithms.exp()
         hard = self._one_hot(noisy)

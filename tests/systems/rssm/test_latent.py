@@ -32,7 +32,6 @@ def test_a_sample_is_one_hot_and_lets_gradients_through(sampling) -> None:
     assert torch.allclose(parts.amax(2), torch.ones(2, N, 4, 6))
     (sample * torch.randn(SHAPE)).sum().backward()
     assert given.grad is not None
-    assert given.grad.abs().min() >= 0
     assert (given.grad != 0).float().mean() > 0.99
 
 
