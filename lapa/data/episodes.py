@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from lapa.data.files import DAMAGED_NPZ
+from lapa.data.files import DAMAGED_NPZ, damage_in_words
 from lapa.errors import DataError
 
 PER_STEP = ("actions", "rewards", "terminated", "truncated", "codes")
@@ -223,7 +223,9 @@ def read_tracks(path: Path) -> Tracks:
             raise ValueError("meta is no JSON object")
         return Tracks(**arrays, meta=meta)
     except DAMAGED_NPZ as error:
-        raise DataError(f"{path}: cannot be used ({error}); delete it or record the episode again") from None
+        raise DataError(
+            f"{path}: cannot be used ({damage_in_words(error)}); delete it or record the episode again"
+        ) from None
 
 
 def write_tracks(path: Path, tracks: Tracks) -> None:

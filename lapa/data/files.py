@@ -24,6 +24,11 @@ DAMAGED_NPZ = (
 """All that numpy raises when it reads an ``npz`` that was cut, overwritten, or never was one."""
 
 
+def damage_in_words(error: Exception) -> str:
+    """What is wrong with such a file; numpy takes one that is no ``npz`` for a pickle, and tells how to run it."""
+    return "it is no npz file" if "pickle" in str(error) else str(error)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write, which gets its name ``path`` only on leaving without an exception.

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from lapa.data.episodes import Tracks
-from lapa.data.files import DAMAGED_NPZ, atomic_file
+from lapa.data.files import DAMAGED_NPZ, atomic_file, damage_in_words
 from lapa.data.sources import Source, SourceEpisode
 from lapa.data.store import FrameStore, StoredEpisode
 from lapa.data.store_set import STORE_FOLDER
@@ -119,7 +119,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except DAMAGED_NPZ as error:
-        raise DataError(f"{path}: cannot be read ({error}); replace or delete it") from None
+        raise DataError(f"{path}: cannot be read ({damage_in_words(error)}); replace or delete it") from None
 
 
 def check_arrays(path: Path) -> np.ndarray:
@@ -133,7 +133,7 @@ def check_arrays(path: Path) -> np.ndarray:
             missing = [name for name in NEEDED if name not in stored.files]
             small = {} if missing else {name: stored[name] for name in NEEDED if name != "obs"}
     except DAMAGED_NPZ as error:
-        raise DataError(f"{path}: cannot be read ({error}); replace or delete it") from None
+        raise DataError(f"{path}: cannot be read ({damage_in_words(error)}); replace or delete it") from None
     if missing:
         raise DataError(f"{path}: has no array '{missing[0]}'; transitions need {', '.join(NEEDED)}")
     check_lengths(small, path)

@@ -108,7 +108,7 @@ def test_a_missing_array_and_a_damaged_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"transitions_0\.npz: has no array 'rewards'; transitions need obs, actions"):
         open_store(tmp_path, notify=lambda _: None)
     (tmp_path / "transitions_0.npz").write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"transitions_0\.npz: cannot be read .*; replace or delete it"):
+    with pytest.raises(DataError, match=r"transitions_0\.npz: cannot be read \(it is no npz file\); replace or del"):
         open_store(tmp_path, notify=lambda _: None)
 
 
