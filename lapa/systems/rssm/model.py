@@ -400,7 +400,8 @@ class Rssm(Drawer, Dreamer):
             found.append(
                 f"posterior collapse: the frame adds {nats:.3f} nats a step to what the prior expects, less than "
                 f"{LITTLE_NATS:g}: the state says nothing of it; if training has not just begun, set "
-                "loss.pixels=sum, or raise loss.free_nats (1) or model.unimix (0.01), or lower loss.dynamics and loss.representation"
+                "loss.pixels=sum, or raise loss.free_nats (1) or model.unimix (0.01), or lower loss.dynamics and "
+                "loss.representation"
             )
         psnr, shuffled = metrics["val/recon/psnr_db"], metrics["val/recon/shuffled_psnr_db"]
         if psnr - shuffled < LITTLE_DB:
